@@ -1,0 +1,68 @@
+# `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# dvc.yaml's commands say `python`: this environment's comes first.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+
+# The stamp's name holds what the environment was made from, so that a second run does no set-up again.
+STAMP := $(VENV)/.made-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
+
+SET ?=
+SET_FLAGS := $(foreach pair,$(SET),--set-param '$(pair)')
+
+.PHONY: help setup repro flow test test-long check format clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## Make .venv (other targets do it by themselves)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 (apt-get install python3.11 python3.11-venv), or say PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V), expected Python 3.11; say PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv; apt-get install python3.11-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing about 320 packages (7.5 GB with torch's CUDA libraries): some minutes, once."
+	$(BIN)/python -m pip install -q --progress-bar off --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# ultralytics asks for opencv-python, whose module needs libGL, which servers and containers lack. The headless
+	@# build puts the same module in the same place without it, so it is laid on top.
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --force-reinstall "$$(grep '^opencv-python-headless==' constraints.txt)"
+	rm -f $(VENV)/.made-*
+	touch $@
+
+repro: setup ## The whole line: labelled images in, reports/report/report.md out (SET="a.b=1 c.d=2": with other params)
+	python -m pipelines.check_params $(foreach pair,$(SET),--set '$(pair)')
+	$(if $(SET),dvc exp run $(SET_FLAGS),dvc repro)
+	@echo "The report: reports/report/report.md"
+
+flow: setup ## The same graph as a Prefect flow, with no server to start by hand
+	python -m pipelines.check_params
+	python -m pipelines.flow
+
+test: setup ## All tests but the long ones, and `make check`
+	$(MAKE) --no-print-directory check
+	python -m pytest -m "not long"
+
+test-long: setup ## The tests that take minutes each
+	python -m pytest -m long
+
+check: setup ## Lint, types, and the import contracts of the three rooms
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+format: setup ## Let ruff lay out the code
+	ruff check --fix .
+	ruff format .
+
+clean: ## Remove everything that the line has made here; the environment and DVC's cache stay
+	rm -rf data/dataset data/validated data/splits.parquet models reports/findings.csv .cache

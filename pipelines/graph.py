@@ -1,0 +1,154 @@
+"""The graph of stages as DVC reads it from dvc.yaml, and which of them have changed.
+
+No stage is named here: a stage added to dvc.yaml is in the flow at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from plumbline.errors import PlumblineError
+
+
+class GraphError(PlumblineError):
+    """dvc.yaml cannot be read as a graph of stages."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml; an entry of a ``foreach`` or ``matrix`` is a stage of its own.
+
+    Attributes:
+        name: As ``dvc repro`` takes it in the project's root: ``train``, ``export@onnx-int8``,
+            ``other/dvc.yaml:train``, ``data/photos.dvc``.
+        needs: The stages whose outputs it reads, in the graph's order.
+        desc: Its description in dvc.yaml, or "".
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    desc: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All stages, each after everything that it needs; apart from that, in dvc.yaml's order."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stages' names, in the order in which they may run one after the other."""
+        return tuple(stage.name for stage in self.stages)
+
+
+def in_order(needs: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """Return the names so that each stands after what it needs and, where that leaves a choice, as they came.
+
+    Raises:
+        GraphError: A name needs itself through others, or needs one that is not there.
+
+    >>> in_order({"report": ["b", "a"], "b": ["data"], "a": ["data"], "data": []})
+    ('data', 'b', 'a', 'report')
+    """
+    left = {name: set(its) for name, its in needs.items()}
+    done: list[str] = []
+    while left:
+        # From the start each time, so that the earliest declared comes first. Graphs have tens of stages.
+        ready = next((name for name, its in left.items() if its.issubset(done)), None)
+        if ready is None:
+            raise GraphError(f"dvc.yaml: stages wait for each other: {', '.join(left)}; cut one of their deps")
+        done.append(ready)
+        del left[ready]
+    return tuple(done)
+
+
+def graph_of(needs: Mapping[str, Iterable[str]], descs: Mapping[str, str]) -> Graph:
+    """Make a graph from what each stage needs and what its description is (see `in_order` for the order)."""
+    order = in_order(needs)
+    return Graph(
+        tuple(Stage(name, tuple(sorted(needs[name], key=order.index)), descs.get(name, "")) for name in order)
+    )
+
+
+def read_graph(root: Path) -> Graph:
+    """Read every stage that ``dvc repro`` knows in a project; takes half a second and runs nothing.
+
+    A ``.dvc`` file is a stage where a stage of a dvc.yaml reads what it tracks. A frozen stage needs nothing, as in
+    ``dvc repro``.
+
+    Raises:
+        GraphError: `root` is not the root of a DVC project, or DVC refuses its dvc.yaml.
+    """
+    from dvc.exceptions import DvcException  # noqa: PLC0415 - half a second, for nobody else
+    from dvc.repo import Repo  # noqa: PLC0415
+    from dvc.stage import PipelineStage  # noqa: PLC0415
+
+    try:
+        with Repo(os.fspath(root)) as repo:
+            edges = repo.index.graph
+            # The order of files is the disk's, of stages within a file the file's: the sort is stable.
+            nodes = sorted(edges, key=lambda node: node.path_in_repo)
+            names = {node: _name(node.path_in_repo, getattr(node, "name", "")) for node in nodes}
+            needs = {
+                names[node]: () if node.frozen else tuple(names[other] for other in edges.successors(node))
+                for node in nodes
+                if isinstance(node, PipelineStage) or any(True for _ in edges.predecessors(node))
+            }
+            descs = {names[node]: node.desc or "" for node in nodes}
+    except DvcException as error:
+        raise GraphError(f"{root / 'dvc.yaml'}: {_reason(error)}; mend it, `dvc dag` shows the same") from error
+    return graph_of(needs, descs)
+
+
+def changed_stages(root: Path) -> frozenset[str]:
+    """Ask DVC, once for all, which stages' dependencies, outputs, params or command have changed.
+
+    What only follows from another stage's run is not among them: a stage can be run again when neither it nor
+    anything that it needs is.
+
+    Raises:
+        GraphError: ``dvc status`` fails.
+    """
+    answer = subprocess.run(
+        # `dvc` beside this interpreter, whatever PATH says.
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json"],
+        cwd=root,
+        env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        last = (answer.stderr.strip() or "no output").splitlines()[-1]
+        raise GraphError(f"{root}: `dvc status` failed: {last.removeprefix('ERROR: ')}; run it to see more")
+    return frozenset(json.loads(answer.stdout))
+
+
+def _name(path_in_repo: str, name: str) -> str:
+    """Return how ``dvc`` addresses a stage in the project's root (its own `addressing` looks from the current folder).
+
+    >>> _name("dvc.yaml", "train"), _name("a/dvc.yaml", "train"), _name("data/photos.dvc", "")
+    ('train', 'a/dvc.yaml:train', 'data/photos.dvc')
+    """
+    if not name:
+        return path_in_repo
+    return name if path_in_repo == "dvc.yaml" else f"{path_in_repo}:{name}"
+
+
+def _reason(error: BaseException) -> str:
+    """Join an exception's message and its causes' into one line."""
+    parts: list[str] = []
+    at: BaseException | None = error
+    while at is not None:
+        text = " ".join(str(at).split())
+        if text and text not in parts:
+            parts.append(text)
+        at = at.__cause__
+    return ": ".join(parts)

@@ -1,0 +1,195 @@
+"""Run one stage through DVC as a process group of its own: its lines as they come, its outcome, its end."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+
+from plumbline.errors import PlumblineError
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # colours and cursor moves. Source: ECMA-48, 5.4
+PROGRESS_EVERY_S = 5.0
+TAIL_LINES = 10
+# How long each signal is waited for before the next, harder one.
+END_WITH = ((signal.SIGINT, 4.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
+
+
+class Outcome(Enum):
+    """What DVC did with a stage that did not fail."""
+
+    RAN = "ran"
+    CACHED = "cached"  # nothing had changed, or the same run's outputs came out of the run-cache
+
+
+class StageError(PlumblineError):
+    """A stage failed.
+
+    Attributes:
+        name: The stage.
+        tail: The last lines of its output.
+    """
+
+    def __init__(self, name: str, code: int, tail: tuple[str, ...]) -> None:
+        self.name = name
+        self.tail = tail
+        # DVC's last word is which command failed; why, the command said before.
+        own = [line for line in tail if not line.startswith("ERROR: ")]
+        why = [f"dvc repro exited with {code}", *tail, *own][-1]
+        super().__init__(f"stage {name!r} failed: {why.removeprefix('error: ')}")
+
+
+def run_stage(root: Path, name: str, on_line: Callable[[str], None]) -> Outcome:
+    """Run ``dvc repro -s`` for one stage, and end every process that it started, however this ends.
+
+    Call it in the main thread: only there does Ctrl-C or SIGTERM (as an exception) reach the wait for output.
+
+    Args:
+        root: The DVC project's root.
+        name: The stage, as `pipelines.graph.Stage.name` has it.
+        on_line: Gets each line of stdout and stderr, in their order, as it comes (see `lines_of`).
+
+    Raises:
+        StageError: The stage's command or DVC failed.
+    """
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    outcome = Outcome.RAN
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name],
+        cwd=root,
+        env=stage_environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # a kill of dvc alone would leave the stage's command running
+    )
+    try:
+        for line in lines_of(_chunks(process)):
+            on_line(line)
+            tail.append(line)
+            if says_cached(line, name):
+                outcome = Outcome.CACHED
+        code = process.wait()
+    finally:
+        end_group(process)
+    if code:  # dvc's own, 255 for any failure; the command's is in the last line
+        raise StageError(name, code, tuple(tail))
+    return outcome
+
+
+def stage_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a stage: ``python`` is this interpreter, and lines are not held back in a buffer."""
+    here = os.fspath(Path(sys.executable).parent)
+    path = os.pathsep.join(part for part in (here, base.get("PATH", "")) if part)
+    return {**base, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
+
+
+def says_cached(line: str, name: str) -> bool:
+    """Tell whether a line is DVC's own that a stage was not run. Source: dvc/stage/__init__.py, dvc/stage/cache.py.
+
+    >>> says_cached("Stage 'split' didn't change, skipping", "split")
+    True
+    >>> says_cached("Stage 'split' is cached - skipping run, checking out outputs", "split")
+    True
+    >>> says_cached("Running stage 'split':", "split")
+    False
+    """
+    told = line.removeprefix("Stage ")
+    return told in (
+        f"'{name}' didn't change, skipping",
+        f"'{name}' is cached - skipping run, checking out outputs",
+    )
+
+
+def lines_of(chunks: Iterable[bytes], now: Callable[[], float] = time.monotonic) -> Iterator[str]:
+    r"""Cut a stream of bytes into lines a log can hold: no blank ones, no colours, no redrawn progress.
+
+    Of a line that is drawn over and over (``\r``, as progress bars do) its last state is given, and while it is
+    being drawn one state every `PROGRESS_EVERY_S` seconds.
+
+    Args:
+        chunks: As they are read; a character or a line may be cut anywhere.
+        now: Seconds, for the pace of progress.
+
+    >>> list(lines_of([b"one\n\ntw", b"o\r\n\x1b[32m 10%\r 5", b"0%\r100%\nthree"], now=lambda: 0.0))
+    ['one', 'two', ' 10%', '100%', 'three']
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest, told, told_at = "", "", float("-inf")
+    for chunk in chunks:
+        *whole, rest = (rest + decoder.decode(chunk)).split("\n")
+        for line in whole:
+            text = _last_drawn(line)
+            if text and text != told:
+                yield text
+            told = ""
+        if "\r" in rest:
+            before, _, after = rest.rpartition("\r")
+            drawn = _last_drawn(before)
+            rest = f"{drawn}\r{after}"  # what was drawn over is not kept: a bar may be drawn for hours
+            if drawn and drawn != told and now() - told_at >= PROGRESS_EVERY_S:
+                told, told_at = drawn, now()
+                yield drawn
+    text = _last_drawn(rest + decoder.decode(b"", final=True))
+    if text and text != told:
+        yield text
+
+
+def _last_drawn(line: str) -> str:
+    """Return what a terminal would show of a line: what stands after its last carriage return, without escapes."""
+    drawn = [part for part in ESCAPES.sub("", line).split("\r") if part.strip()]
+    return drawn[-1].rstrip() if drawn else ""
+
+
+def _chunks(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """Read until the process has ended and all it wrote is read; who else holds the pipe open is not waited for."""
+    assert process.stdout is not None  # noqa: S101 - for mypy: it was opened as a pipe
+    with process.stdout as pipe, selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            ended = process.poll() is not None
+            if selector.select(0 if ended else 0.2):
+                chunk = os.read(pipe.fileno(), 65536)
+                if not chunk:
+                    return
+                yield chunk
+            elif ended:
+                return
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of a process started in its own session: ask, insist, kill (see `END_WITH`).
+
+    A second interrupt while it waits only makes it go on to the harder signal.
+    """
+    for number, wait_s in END_WITH:
+        try:
+            os.killpg(process.pid, number)
+            if _group_ends(process, wait_s):
+                return
+        except ProcessLookupError:
+            process.poll()
+            return
+        except BaseException:  # noqa: BLE001, S112 - Prefect's SIGTERM is one; who called us is already raising
+            continue
+
+
+def _group_ends(process: subprocess.Popen[bytes], wait_s: float) -> bool:
+    until = time.monotonic() + wait_s
+    while time.monotonic() < until:
+        process.poll()  # takes the dead leader out of its group
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False

@@ -1,0 +1,92 @@
+"""NCNN, converted from the hub by pnnx. Its x86 build computes in fp32; fp16 here halves the stored weights."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from plumbline.errors import BackendError
+
+if TYPE_CHECKING:
+    from plumbline.runtime.artifact import Artifact
+    from plumbline.runtime.session import Engine
+
+PRECISIONS = ("fp32", "fp16")
+PACKAGES = ("ncnn", "pnnx")
+PARAM, BIN = "model.param", "model.bin"
+
+
+def export(hub: Path, out: Path, precision: str) -> dict[str, Any]:
+    """Convert the hub's file.
+
+    Raises:
+        BackendError: pnnx fails, or gives another number of outputs than the hub has.
+    """
+    import onnx
+    import pnnx
+
+    graph = onnx.load(str(hub), load_external_data=False).graph
+    shape = [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
+    with tempfile.TemporaryDirectory(prefix="pnnx-") as folder:
+        shutil.copyfile(hub, Path(folder) / "hub.onnx")
+        command = [pnnx.EXEC_PATH, "hub.onnx", f"inputshape=[{','.join(map(str, shape))}]", f"fp16={int(precision == 'fp16')}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        param, weights = Path(folder) / "hub.ncnn.param", Path(folder) / "hub.ncnn.bin"
+        if done.returncode or not param.is_file():
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+            raise BackendError(f"{hub}: pnnx could not convert it (exit {done.returncode}: {last}); see its own output above")
+        shutil.copyfile(param, out / PARAM)
+        shutil.copyfile(weights, out / BIN)
+    outputs = _blob_names(out / PARAM, "out")
+    if len(outputs) != len(graph.output):
+        raise BackendError(f"{hub}: pnnx gave the outputs {outputs}, expected {len(graph.output)}; report this as a bug")
+    return {"weights_stored_as": precision}
+
+
+def quantize(hub: Path, out: Path, tensors: Iterable[npt.NDArray[np.float32]]) -> dict[str, Any]:
+    """Not built yet: `PRECISIONS` says so to whoever asks."""
+    raise BackendError("ncnn int8 is not built yet, expected one of: fp32, fp16; change the target in params.yaml")
+
+
+def open_session(folder: Path, artifact: Artifact, threads: int) -> Engine:
+    """Load the network; pnnx names its inputs in0... and its outputs out0... in the hub's order."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = False
+    # Nobody may change the precision that artifact.json states.
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    if net.load_param(str(folder / PARAM)) or net.load_model(str(folder / BIN)):
+        raise BackendError(f"{folder}: ncnn cannot load it, expected the files that export wrote; export it again")
+    names = [f"out{index}" for index in range(len(artifact.outputs.names))]
+
+    def engine(tensor: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        extractor = net.create_extractor()
+        # The Mat does not own the array: `tensor` outlives it here.
+        extractor.input("in0", ncnn.Mat(tensor[0]))
+        return [_extract(extractor, name) for name in names]
+
+    return engine
+
+
+def _extract(extractor: Any, name: str) -> npt.NDArray[np.float32]:
+    code, mat = extractor.extract(name)
+    if code:
+        raise BackendError(f"ncnn failed at output {name} with code {code}; export the artifact again")
+    # A copy: the Mat's memory goes when it does.
+    return np.array(mat)[None]
+
+
+def _blob_names(param: Path, prefix: str) -> list[str]:
+    lines = param.read_text(encoding="utf-8").splitlines()[2:]
+    words = {word for line in lines for word in line.split()[4:] if word.startswith(prefix) and word[len(prefix) :].isdigit()}
+    return sorted(words)

@@ -1,0 +1,75 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# DVC keeps a machine-wide state by default; tests must neither read nor fill it.
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+@pytest.fixture(scope="session")
+def bccd() -> Path:
+    """The folder of 364 blood-cell photographs in VOC XML, or a skip where it is not on this machine."""
+    folder = Path(os.environ.get("PLUMBLINE_BCCD", ROOT.parent / "shared" / "data" / "bccd"))
+    if not (folder / "Annotations").is_dir():
+        pytest.skip("needs the BCCD data set: set PLUMBLINE_BCCD to its folder")
+    return folder
+
+
+def make_checkpoint(path: Path, model: str, num_classes: int, seed: int = 0) -> None:
+    """Write an untrained but lively detector: weights drawn so that activations keep their scale."""
+    import torch
+
+    from plumbline.yolo import quiet_ultralytics
+
+    quiet_ultralytics()
+    from ultralytics.nn.tasks import DetectionModel
+
+    torch.manual_seed(seed)
+    network = DetectionModel(f"{model}.yaml", nc=num_classes, verbose=False)
+    network.eval()
+    for parameter in network.model[-1].parameters():
+        # Fresh heads give every cell the same tiny score: spread them.
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    torch.save({"model": network.half(), "train_args": {}, "epoch": -1}, path)
+
+
+@pytest.fixture(scope="session")
+def hubs(tmp_path_factory) -> dict[str, Path]:
+    """Model name -> folder with `weights/` and `hub/` artifacts of a 3-class detector with input 96 x 96."""
+    from plumbline.files import write_json
+    from stages.hub import DetectParams, HubParams, run
+
+    folders = {}
+    for model in ("yolo11n", "yolo26n"):
+        folder = tmp_path_factory.mktemp(model)
+        (folder / "train").mkdir()
+        make_checkpoint(folder / "train" / "best.pt", model, num_classes=3)
+        record = {"class_names": ["a", "b", "c"], "image_size": 96, "toolchain": {}, "lineage": {"git_commit": "0"}}
+        write_json(folder / "train" / "train.json", record)
+        detect = DetectParams(confidence_threshold=0.25, iou_threshold=0.7, max_detections=300)
+        run(HubParams(opset=17), detect, train=folder / "train", weights=folder / "weights", out=folder / "hub")
+        folders[model] = folder
+    return folders
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[np.ndarray]:
+    """Images of several shapes with structure at several scales, BGR uint8."""
+    rng = np.random.default_rng(0)
+    shapes = [(96, 96), (60, 100), (100, 60), (33, 77), (480, 640), (97, 95)]
+    photos = []
+    for height, width in shapes:
+        y, x = np.mgrid[:height, :width]
+        waves = np.stack([np.sin(x / a) + np.cos(y / b) for a, b in ((5, 9), (17, 4), (30, 25))], axis=-1)
+        noise = rng.normal(0, 10, (height, width, 3))
+        photos.append(np.clip(127 + 50 * waves + noise, 0, 255).astype(np.uint8))
+    return photos

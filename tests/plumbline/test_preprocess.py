@@ -1,0 +1,81 @@
+"""The letterbox: aspect ratio kept, and boxes find their way back."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plumbline.errors import DatasetError
+from plumbline.runtime.artifact import Preprocessing
+from plumbline.runtime.preprocess import preprocess, read_image
+
+SPEC = Preprocessing()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(8, 300), st.integers(8, 300), st.sampled_from([(64, 64), (96, 64), (160, 160)]))
+def test_boxes_return_to_where_they_were(width, height, size_wh):
+    image = np.zeros((height, width, 3), np.uint8)
+    tensor, letterbox = preprocess(image, size_wh, SPEC)
+    assert tensor.shape == (1, 3, size_wh[1], size_wh[0])
+    assert tensor.flags["C_CONTIGUOUS"]
+    left, top = letterbox.offset_xy
+    inside = np.array([[0, 0, width, height], [1, 2, width / 2, height / 3]], dtype=np.float64)
+    moved = inside * letterbox.scale + [left, top, left, top]
+    assert moved.min() >= -1e-6
+    assert (moved[:, 2] <= size_wh[0] + 1).all()
+    assert (moved[:, 3] <= size_wh[1] + 1).all()
+    assert np.allclose(letterbox.to_image(moved), inside, atol=1e-3)
+
+
+def test_channels_range_and_padding():
+    image = np.zeros((50, 100, 3), np.uint8)
+    image[:] = (10, 20, 255)  # BGR
+    before = image.copy()
+    tensor, letterbox = preprocess(image, (100, 100), SPEC)
+    assert letterbox.offset_xy == (0, 25)
+    assert np.allclose(tensor[0, :, 50, 50], [1, 20 / 255, 10 / 255])
+    assert np.allclose(tensor[0, :, 0, 0], 114 / 255)
+    assert (image == before).all()
+
+
+def test_equals_ultralytics_letterbox(photos):
+    from plumbline.yolo import quiet_ultralytics
+
+    quiet_ultralytics()
+    from ultralytics.data.augment import LetterBox
+
+    for photo in photos:
+        want = LetterBox((96, 96), auto=False)(image=photo)[..., ::-1].transpose(2, 0, 1) / 255
+        have = preprocess(photo, (96, 96), SPEC)[0][0]
+        assert np.abs(want - have).max() < 1e-6
+
+
+def test_clips_to_the_image():
+    _, letterbox = preprocess(np.zeros((10, 10, 3), np.uint8), (20, 20), SPEC)
+    assert letterbox.to_image(np.array([[-5.0, 4.0, 50.0, 8.0]])).tolist() == [[0, 2, 10, 4]]
+
+
+def test_read_image_turns_by_exif(tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20), "red").save(path, exif=exif)
+    assert read_image(path).shape == (40, 20, 3)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"no\.jpg: no such image file"):
+        read_image(tmp_path / "no.jpg")
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"not an image")
+    with pytest.raises(DatasetError, match=r"bad\.png: cannot be decoded"):
+        read_image(bad)
+    good = tmp_path / "good.png"
+    cv2.imwrite(str(good), np.zeros((4, 6, 3), np.uint8))
+    assert read_image(good).shape == (4, 6, 3)
