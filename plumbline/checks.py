@@ -94,17 +94,17 @@ def find_unreadable_image(dataset: Dataset, tolerance_px: float) -> pd.DataFrame
     """Find images that could not be decoded whole."""
     images = dataset.images[~dataset.images["readable"].astype(bool)]
     message = "image cannot be decoded, expected a whole JPEG or PNG, got damaged or foreign content"
-    return _image_findings("unreadable_image", dataset, images, [message] * len(images))
+    return _image_findings("unreadable_image", images, [message] * len(images))
 
 
 def find_duplicate_image(dataset: Dataset, tolerance_px: float) -> pd.DataFrame:  # noqa: ARG001
     """Find the second and later images of equal bytes; the first is the one of the lowest path."""
     # An unreadable file says nothing about its content; several are often all empty.
     images = dataset.images[dataset.images["readable"].astype(bool)].sort_values(["path", "image_id"])
-    first = images.groupby("sha256")["path"].transform("first")
+    first = images.groupby("sha256")["source"].transform("first")
     again = images.duplicated("sha256")
     messages = [f"image has been seen before, expected every image once, got the bytes of {p}" for p in first[again]]
-    return _image_findings("duplicate_image", dataset, images[again], messages)
+    return _image_findings("duplicate_image", images[again], messages)
 
 
 def find_unknown_class(dataset: Dataset, tolerance_px: float) -> pd.DataFrame:  # noqa: ARG001
@@ -122,9 +122,7 @@ def find_unknown_class(dataset: Dataset, tolerance_px: float) -> pd.DataFrame:  
 def find_zero_area_box(dataset: Dataset, tolerance_px: float) -> pd.DataFrame:  # noqa: ARG001
     """Find boxes without width or height, with reversed corners, or with a corner that is no number."""
     boxes = dataset.annotations[~_has_area(_xyxy(dataset))]
-    messages = [
-        f"box has no area, expected x1 < x2 and y1 < y2, got {_corners(row)}" for row in boxes[XYXY].to_numpy()
-    ]
+    messages = [f"box has no area, expected x1 < x2 and y1 < y2, got {_corners(row)}" for row in boxes[XYXY].to_numpy()]
     return _box_findings("zero_area_box", boxes, messages)
 
 
@@ -185,8 +183,8 @@ _ROWS = (
           "add the image or remove the label"),
     # Kept, it is a negative: an image on which nothing is to be found.
     Check("missing_label", "an image without a label file", "image", True, "add the label or remove the image"),
-    # There is no box to keep. Dropped, the image stays with the boxes that could be read.
-    Check("malformed_label", "XML, row or number that cannot be read", "label", False, "fix the label"),
+    # There is no box to keep. Dropped, its image goes too: without the box, its object would be taught as background.
+    Check("malformed_label", "XML, row or number that cannot be read", "image", False, "fix the label"),
     # Kept: boxes that lie outside because of it are found by themselves.
     Check("size_mismatch", "the label's width and height are not the image's", "image", True,
           "fix the label or replace the image"),
@@ -228,7 +226,7 @@ def judge(dataset: Dataset, severity: Mapping[str, str], tolerance_px: float) ->
     # Empty classes come last, for dropping boxes can empty a class.
     finders = [check.find for check in _ROWS if check.find and check.find is not find_empty_class]
     found = [find(dataset, tolerance_px) for find in finders]
-    findings = _judged([dataset.findings.drop_duplicates(), *found], severity)
+    findings = _judged([*found, dataset.findings.drop_duplicates()], severity)
     edits = _edits(dataset, findings, tolerance_px)
     left = apply_edits(dataset, edits)
     findings = _judged([findings, find_empty_class(left, tolerance_px)], severity)
@@ -260,12 +258,16 @@ def finding_line(row: Any) -> str:
 
 
 def error_line(row: Any) -> str:
-    """Render one findings row with what to do about it; the reader's own advice, after a semicolon, comes first."""
-    advice = CHECKS[row.code].advice
-    if "; " in row.message:
-        advice = advice.removeprefix(CHECKS[row.code].remedy)
-        return finding_line(row) + advice
-    return f"{finding_line(row)}; {advice}"
+    """Render one findings row with what to do about it.
+
+    The reader's own advice, after the last semicolon, is the better one for a label that cannot be read: it knows
+    what it read. For what can be kept, it says how that is done, which is not what happens here.
+    """
+    check, line, remedy = CHECKS[row.code], finding_line(row), ""
+    if check.find is None and "; " in line:
+        line, _, remedy = line.rpartition("; ")
+    advice = check.advice.removeprefix(check.remedy)
+    return f"{line}; {remedy if remedy and not check.keepable else check.remedy}{advice}"
 
 
 def _judged(frames: list[pd.DataFrame], severity: Mapping[str, str]) -> pd.DataFrame:
@@ -273,9 +275,10 @@ def _judged(frames: list[pd.DataFrame], severity: Mapping[str, str]) -> pd.DataF
     if not filled:
         return table([], FINDINGS_SCHEMA)
     findings = pd.concat(filled, ignore_index=True)[FINDINGS_SCHEMA.names]
-    # An image or a box has each code once (the reader's words before ours); a file may have many malformed rows.
+    # An image or a box has each code once, and our words come first; a file may have many malformed rows.
     known = ["code", "image_id", "ann_id"]
-    once = (findings["ann_id"] >= 0) | findings["code"].map(lambda code: CHECKS[code].drops == "image")
+    of_image = findings["code"].map(lambda code: CHECKS[code].drops == "image") & (findings["source_line"] == 0)
+    once = (findings["ann_id"] >= 0) | of_image
     findings = findings[~(once & (findings["image_id"] >= 0) & findings.duplicated(known))].reset_index(drop=True)
     findings["severity"] = findings["code"].map(dict(severity))
     order = ["source_file", "source_line", "code", "ann_id", "image_id", "message"]
@@ -314,8 +317,9 @@ def _box_findings(code: str, boxes: pd.DataFrame, messages: list[str]) -> pd.Dat
     return boxes[columns].assign(code=code, severity="", message=messages)[FINDINGS_SCHEMA.names]
 
 
-def _image_findings(code: str, dataset: Dataset, images: pd.DataFrame, messages: list[str]) -> pd.DataFrame:
-    files = [dataset.image_path(path).as_posix() for path in images["path"]]
+def _image_findings(code: str, images: pd.DataFrame, messages: list[str]) -> pd.DataFrame:
+    # What a person can mend is the file that ingest copied.
+    files = images["source"]
     filled = images[["image_id"]].assign(code=code, severity="", source_file=files, source_line=0, message=messages)
     return filled.assign(ann_id=-1)[FINDINGS_SCHEMA.names]
 

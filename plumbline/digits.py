@@ -15,8 +15,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
 Image = npt.NDArray[np.uint8]
 MAX_PLACEMENT_TRIES = 30
 

@@ -19,7 +19,9 @@ def git_commit(folder: Path) -> str:
     not count.
     """
     commit = _git(folder, "rev-parse", "HEAD")
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!reports") if commit else ""
+    changed = (
+        _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!reports") if commit else ""
+    )
     return f"{commit}-dirty" if changed else commit
 
 

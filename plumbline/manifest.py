@@ -98,9 +98,7 @@ def table(rows: list[dict[str, object]], schema: pa.Schema) -> pd.DataFrame:
     return pa.Table.from_pylist(rows, schema=schema).to_pandas()
 
 
-def write_table(
-    frame: pd.DataFrame, schema: pa.Schema, path: Path, class_names: tuple[str, ...] = ()
-) -> None:
+def write_table(frame: pd.DataFrame, schema: pa.Schema, path: Path, class_names: tuple[str, ...] = ()) -> None:
     """Write one table; the same rows give the same bytes."""
     arrow = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     metadata = {"class_names": "\n".join(class_names)} if class_names else {}
@@ -137,9 +135,7 @@ def _read(path: Path, schema: pa.Schema) -> tuple[pd.DataFrame, dict[bytes, byte
     try:
         arrow = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DatasetError(
-            f"{path}: not a readable Parquet table; run the stage that writes it again"
-        ) from error
+        raise DatasetError(f"{path}: not a readable Parquet table; run the stage that writes it again") from error
     if arrow.schema.names != schema.names:
         raise DatasetError(
             f"{path}: wrong columns, expected {schema.names}, got {arrow.schema.names}; run ingest again"

@@ -43,9 +43,7 @@ def read_params(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problem = str(error.problem).partition("\n")[0]
-        raise ParamsError(
-            f"{path}:{line}: not YAML ({problem}), expected `key: value`; mend the line"
-        ) from error
+        raise ParamsError(f"{path}:{line}: not YAML ({problem}), expected `key: value`; mend the line") from error
     except (YAMLError, UnicodeDecodeError) as error:
         problem = str(error).partition("\n")[0]
         raise ParamsError(f"{path}:1: not YAML ({problem}), expected UTF-8 text; save it as such") from error

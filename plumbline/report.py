@@ -110,7 +110,7 @@ class Content:
 
 
 def build_rows(results: Mapping[str, Result], sizes: Mapping[str, int]) -> list[Row]:
-    """Return one row per artifact: the trained weights, then the rest by name.
+    """Return one row per artifact: the trained weights, then the rest in the order given.
 
     Args:
         results: Name -> what was read; holds `WEIGHTS`.
@@ -124,7 +124,7 @@ def build_rows(results: Mapping[str, Result], sizes: Mapping[str, int]) -> list[
             f"no evaluation of {WEIGHTS!r}, expected the trained weights as the reference; run dvc repro"
         )
     reference = _metric(WEIGHTS, results[WEIGHTS].metrics, "map50_95")
-    order = [WEIGHTS, *sorted(set(results) - {WEIGHTS})]
+    order = [WEIGHTS, *(name for name in results if name != WEIGHTS)]
     return [_row(name, results[name], reference, sizes[name]) for name in order]
 
 
@@ -165,7 +165,7 @@ def page(content: Content) -> str:
         _class_table(content),
         f"## Detections on {content.scored_split} images",
         content.samples_note,
-        f"![Detections on {content.scored_split} images](samples.png)",
+        f"![Detections on {content.scored_split} images](samples.jpg)",
         "## What it was trained on",
         _dataset_table(content),
         "## Where it was measured",
@@ -187,15 +187,15 @@ def title_of(row: Row) -> str:
 def shared_and_own(
     described: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Part what all descriptions agree on from what is each one's own.
+    """Part what all that have a key agree on from what is each one's own.
 
-    >>> shared_and_own({"a": {"cpu": "X", "heat": 40}, "b": {"cpu": "X", "heat": 50}})
+    >>> shared_and_own({"a": {"cpu": "X", "heat": 40}, "b": {"cpu": "X", "heat": 50}, "c": {}})
     ({'cpu': 'X'}, {'a': {'heat': 40}, 'b': {'heat': 50}})
     """
     each = list(described.values())
-    keys = sorted({key for one in each for key in one})
-    shared = {key: each[0][key] for key in keys if all(key in one and one[key] == each[0].get(key) for one in each)}
-    own = {name: {k: one[k] for k in sorted(one) if k not in shared} for name, one in described.items()}
+    values = {key: [one[key] for one in each if key in one] for key in sorted({key for one in each for key in one})}
+    shared = {key: found[0] for key, found in values.items() if all(value == found[0] for value in found)}
+    own = {name: {key: one[key] for key in sorted(one) if key not in shared} for name, one in described.items()}
     return shared, {name: rest for name, rest in own.items() if rest}
 
 
@@ -327,26 +327,29 @@ def _measured(content: Content, name: str) -> dict[str, Any]:
 
 
 def _facts(described: Mapping[str, Mapping[str, Any]]) -> str:
-    """Write what all agree on once, then a table of what differs."""
-    if not described:
-        return "Nothing was recorded."
+    """Write what is agreed on once, with whom it is about where that is not everyone; then a table of what differs."""
     shared, own = shared_and_own(described)
-    parts = ["\n".join(f"- {_cell(key)}: {_value(value)}" for key, value in shared.items())] if shared else []
+    lines = []
+    for key, value in shared.items():
+        having = [name for name, one in described.items() if key in one]
+        about = "" if len(having) == len(described) else f" ({_cell(', '.join(having))})"
+        lines.append(f"- {_cell(key)}: {_value(value)}{about}")
+    parts = ["\n".join(lines)] if lines else []
     if own:
         keys = sorted({key for one in own.values() for key in one})
-        body = [[name, *(_value(one[key]) if key in one else UNDEFINED for key in keys)] for name, one in own.items()]
+        body = [
+            [_cell(name), *(_value(one[key]) if key in one else UNDEFINED for key in keys)] for name, one in own.items()
+        ]
         parts.append(_markdown_table(["Artifact", *keys], body, left=len(keys) + 1, escaped=True))
     return "\n\n".join(parts) or "Nothing was recorded."
 
 
 def _notes(content: Content) -> list[str]:
-    lines = []
+    notes = {name: dict(result.artifact.notes) for name, result in _ordered(content)}
     for name, result in _ordered(content):
-        notes = dict(result.artifact.notes)
         if not result.artifact.reproducible:
-            notes["reproducible"] = False
-        lines += [f"- **{_cell(name)}**, {_cell(key)}: {_value(value)}" for key, value in sorted(notes.items())]
-    return ["## Notes of the artifacts", "\n".join(lines)] if lines else []
+            notes[name]["reproducible"] = False
+    return ["## Notes of the artifacts", _facts(notes)] if any(notes.values()) else []
 
 
 def _reproduce(content: Content) -> str:

@@ -20,7 +20,8 @@ from plumbline.latency import LatencyResult, measure
 from plumbline.machine import describe_machine, read_temperature_c
 from plumbline.manifest import read_dataset
 from plumbline.params import StageParams, load_section
-from plumbline.runtime import load_artifact, read_image
+from plumbline.runtime.preprocess import read_image
+from plumbline.runtime.session import load_artifact
 from plumbline.split_images import images_of_split
 from stages.shape import exit_code, path_arguments
 

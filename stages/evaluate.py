@@ -23,7 +23,8 @@ from plumbline.errors import EvaluationError
 from plumbline.files import replacing, write_json, write_text
 from plumbline.manifest import Dataset, read_dataset, write_table
 from plumbline.params import StageParams, load_section
-from plumbline.runtime import Session, load_artifact, read_image
+from plumbline.runtime.preprocess import read_image
+from plumbline.runtime.session import Session, load_artifact
 from plumbline.split_images import images_of_split
 from stages.shape import exit_code, path_arguments
 

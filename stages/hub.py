@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -84,11 +85,13 @@ def run(params: HubParams, detect: DetectParams, *, train: Path, weights: Path, 
         return write_artifact(hub, temporary)
 
 
-def _read_record(path: Path) -> dict[str, object]:
+def _read_record(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BackendError(f"{path}: cannot be read ({error}), expected what the train stage writes; run it again") from error
+        raise BackendError(
+            f"{path}: cannot be read ({error}), expected what the train stage writes; run it again"
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

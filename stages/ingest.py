@@ -155,9 +155,8 @@ def _check_generator(path: Path) -> None:
         raise DatasetError(f"{path}: no such file, expected `generator: digits`; {hint}") from error
     except (YAMLError, ValueError) as error:
         raise DatasetError(f"{path}: not YAML, expected `generator: digits`; correct it") from error
-    got = values.get("generator") if isinstance(values, dict) else values
-    if got != "digits":
-        raise DatasetError(f"{path}: unknown generator, expected `generator: digits`, got {got!r}; correct it")
+    if not isinstance(values, dict) or values.get("generator") != "digits":
+        raise DatasetError(f"{path}: unknown generator, expected `generator: digits`, got {values!r}; correct it")
 
 
 def _copy(source: Path, format_name: str, folder: Path) -> list[ImageRecord]:

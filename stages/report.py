@@ -1,6 +1,6 @@
 """Put everything that was measured on one page: a table, a picture, and images with what was detected.
 
-Reads what evaluate and benchmark wrote, and writes report.md, report.json, report.png and samples.png. Nothing in
+Reads what evaluate and benchmark wrote, and writes report.md, report.json, report.png and samples.jpg. Nothing in
 them is a time: the same inputs give the same bytes.
 """
 
@@ -30,7 +30,7 @@ from plumbline.drawing import (
 from plumbline.errors import EvaluationError
 from plumbline.files import replacing, write_json, write_text
 from plumbline.manifest import Dataset, read_dataset
-from plumbline.params import StageParams, load_section
+from plumbline.params import StageParams, load_section, read_params
 from plumbline.report import (
     UNITS,
     WEIGHTS,
@@ -64,6 +64,7 @@ SECTIONS: dict[str, type[StageParams]] = {"report": ReportParams}
 def run(
     params: ReportParams,
     *,
+    targets: Sequence[str],
     evaluate: Path,
     benchmark: Path,
     artifacts: Path,
@@ -77,6 +78,7 @@ def run(
 
     Args:
         params: Section ``report``.
+        targets: Their names, in the order of the table. What another run left behind of others is not read.
         evaluate: One folder per artifact, and ``weights``, as the evaluate stage writes them.
         benchmark: ``<target>.json`` and ``<target>.machine.json`` per target.
         artifacts: One artifact folder per target.
@@ -94,7 +96,7 @@ def run(
         BackendError: An artifact.json cannot be read.
         DatasetError: A table or an image cannot be read.
     """
-    results = read_results(evaluate, benchmark, artifacts, weights)
+    results = read_results(targets, evaluate, benchmark, artifacts, weights)
     data = read_dataset(labels, root=dataset)
     _check_classes(results, data)
     split_of = _read_parquet(splits, ["image_id", "split"]).set_index("image_id")["split"]
@@ -107,7 +109,7 @@ def run(
     predictions = _read_parquet(evaluate / sampled / "predictions.parquet", PREDICTION_COLUMNS)
     scored = scored_split(split_of, predictions, results[sampled].metrics)
     threshold = results[sampled].artifact.decode.confidence_threshold
-    note = f"Detections of {sampled} with confidence {threshold:g} or more: thick, named. Ground truth: thin, white."
+    note = f"Detections of {sampled} with confidence {threshold:g} or more: thick, named. Ground truth: thin, dashed."
     content = _content(rows, results, data, split_of=split_of, scored=scored, note=note)
     chosen = evenly_spaced(split_of.index[split_of == scored].tolist(), params.num_samples)
     shown = predictions[predictions["confidence"] >= threshold]
@@ -118,37 +120,29 @@ def run(
     # Everything is made before the first file is written.
     with replacing(out / "report.png") as temporary:
         temporary.write_bytes(drawn)
-    with replacing(out / "samples.png") as temporary:
-        temporary.write_bytes(cv2.imencode(".png", samples, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
+    with replacing(out / "samples.jpg") as temporary:
+        temporary.write_bytes(cv2.imencode(".jpg", samples, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes())
     write_json(out / "report.json", _as_json(content, chosen, sampled))
     write_text(out / "report.md", text)
     return rows
 
 
-def read_results(evaluate: Path, benchmark: Path, artifacts: Path, weights: Path) -> dict[str, Result]:
-    """Read what is known of every artifact that was scored.
+def read_results(
+    targets: Sequence[str], evaluate: Path, benchmark: Path, artifacts: Path, weights: Path
+) -> dict[str, Result]:
+    """Read what is known of the trained weights and of every target, in that order.
 
     Raises:
-        EvaluationError: One that was scored is not benchmarked or the other way round, the trained weights are not
-            scored, or artifacts were made or scored from different things.
+        EvaluationError: One is not scored or not measured, or they were made or scored from different things.
     """
-    scored = {path.name for path in _entries(evaluate) if path.is_dir()}
-    measured = [path.name for path in _entries(benchmark) if path.name.endswith(".json")]
-    timed = {name.removesuffix(".json") for name in measured if not name.endswith(".machine.json")}
-    wanted = [evaluate / name for name in sorted({WEIGHTS, *timed} - scored)]
-    wanted += [benchmark / f"{name}.json" for name in sorted(scored - timed - {WEIGHTS})]
-    if wanted:
-        raise EvaluationError(
-            f"{wanted[0]}: missing, expected a score and a latency of every artifact and a score of the trained"
-            " weights; run dvc repro"
-        )
     results = {}
-    for name in sorted(scored):
+    for name in (WEIGHTS, *targets):
+        timed = name != WEIGHTS
         results[name] = Result(
             artifact=read_artifact(_artifact_folder(name, artifacts, weights)),
             metrics=_read_json(evaluate / name / "metrics.json"),
-            benchmark=_read_json(benchmark / f"{name}.json") if name in timed else None,
-            machine=_read_json(benchmark / f"{name}.machine.json") if name in timed else {},
+            benchmark=_read_json(benchmark / f"{name}.json") if timed else None,
+            machine=_read_json(benchmark / f"{name}.machine.json") if timed else {},
         )
     _check_same_origin(results)
     return results
@@ -164,7 +158,7 @@ def _check_same_origin(results: Mapping[str, Result]) -> None:
             if own.get(key) != expected.get(key):
                 raise EvaluationError(
                     f"{name}: expected the {key} of the trained weights, {expected.get(key)}, got {own.get(key)}; run"
-                    f" dvc repro, or remove the folders of {name} when params.yaml does not name it any more"
+                    " dvc repro"
                 )
 
 
@@ -279,17 +273,11 @@ def _artifact_folder(name: str, artifacts: Path, weights: Path) -> Path:
     return weights if name == WEIGHTS else artifacts / name
 
 
-def _entries(folder: Path) -> list[Path]:
-    try:
-        # DVC puts a .gitignore beside its outputs.
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise EvaluationError(f"{folder}: no such folder, expected one entry per artifact; run dvc repro") from error
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise EvaluationError(f"{path}: no such file, expected what dvc.yaml's stages write; run dvc repro") from error
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path}: expected a JSON file, got {error}; run dvc repro") from error
     if not isinstance(values, dict):
@@ -313,7 +301,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         params = load_section(arguments.params, "report", ReportParams)
-        rows = run(params, **{name: getattr(arguments, name) for name in names})
+        targets = list(read_params(arguments.params)["targets"])
+        rows = run(params, targets=targets, **{name: getattr(arguments, name) for name in names})
         print(f"{len(rows)} rows -> {arguments.out / 'report.md'}", flush=True)  # noqa: T201
 
     return exit_code(work)

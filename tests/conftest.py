@@ -36,9 +36,10 @@ def make_checkpoint(path: Path, model: str, num_classes: int, seed: int = 0) -> 
     torch.manual_seed(seed)
     network = DetectionModel(f"{model}.yaml", nc=num_classes, verbose=False)
     network.eval()
-    for parameter in network.model[-1].parameters():
-        # Fresh heads give every cell the same tiny score: spread them.
-        parameter.data += 0.05 * torch.randn_like(parameter)
+    for name, parameter in network.model[-1].named_parameters():
+        # Fresh heads give every cell the same tiny score: spread them. The bins of the distribution are no weights.
+        if not name.startswith("dfl"):
+            parameter.data += 0.05 * torch.randn_like(parameter)
     torch.save({"model": network.half(), "train_args": {}, "epoch": -1}, path)
 
 

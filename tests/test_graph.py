@@ -14,7 +14,9 @@ from dvc.repo import Repo
 ROOT = Path(__file__).parent.parent
 ROOMS = ("plumbline", "stages", "pipelines")
 # These hold a docstring and a version, which test_exempt_modules_hold_nothing checks.
-EXEMPT = {"plumbline/__init__.py", "stages/__init__.py"}
+EXEMPT = {"plumbline/__init__.py", "plumbline/runtime/__init__.py", "stages/__init__.py"}
+# Stages that read the keys of a section, and none of its values.
+NAMES_ONLY = {"report": {"targets"}}
 BACKENDS_TABLE = "plumbline/backends/__init__.py"
 
 
@@ -141,7 +143,7 @@ def test_params_are_sections_that_the_stage_knows(name):
     stage = STAGES[name]
     sections = importlib.import_module(module_of(stage)).SECTIONS
     listed = {key for dep in stage.deps if hasattr(dep, "params") for key in dep.params}
-    for key in listed:
+    for key in listed - NAMES_ONLY.get(name, set()):
         pattern = f"{key.split('.')[0]}.*" if "." in key else key
         assert pattern in sections, f"dvc.yaml, stage {name}: params {key} is no section of {module_of(stage)}"
     unread = {key for key in sections if not any(key.split(".")[0] == item.split(".")[0] for item in listed)}
@@ -158,7 +160,9 @@ def test_one_backend_is_a_dep_of_its_own_targets_alone():
 def test_exempt_modules_hold_nothing():
     for file in EXEMPT:
         body = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
-        assert all(isinstance(node, (ast.Expr, ast.Assign)) for node in body), f"{file} is not a dep: keep code out of it"
+        assert all(isinstance(node, (ast.Expr, ast.Assign)) for node in body), (
+            f"{file} is not a dep: keep code out of it"
+        )
 
 
 def test_walker_sees_imports_in_functions_and_tables():

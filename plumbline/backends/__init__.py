@@ -5,7 +5,8 @@ A backend's module has:
 - ``PRECISIONS``: what `export` and `quantize` can make here.
 - ``PACKAGES``: whose versions are written into `artifact.json`.
 - ``export(hub, out, precision) -> notes``: make a float artifact's files in `out` from the hub's ONNX file.
-- ``quantize(hub, out, tensors) -> notes``: the same in int8, calibrated on an iterable of input tensors.
+- ``quantize(hub, out, tensors) -> notes``, where ``int8`` is among the precisions: the same in int8, calibrated on an
+  iterable of input tensors.
 - ``open_session(folder, artifact, threads) -> engine``: input tensor -> raw outputs, in the artifact's order.
 
 At its top a backend's module imports nothing heavier than numpy, because a board imports it too.
@@ -36,5 +37,7 @@ def backend_module(name: str) -> ModuleType:
         BackendError: There is no such row.
     """
     if name not in BACKENDS:
-        raise BackendError(f"unknown backend {name!r}, expected one of: {', '.join(BACKENDS)}; change the target in params.yaml")
+        raise BackendError(
+            f"unknown backend {name!r}, expected one of: {', '.join(BACKENDS)}; change the target in params.yaml"
+        )
     return importlib.import_module(BACKENDS[name])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,23 +35,27 @@ def export(hub: Path, out: Path, precision: str) -> dict[str, Any]:
     shape = [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
     with tempfile.TemporaryDirectory(prefix="pnnx-") as folder:
         shutil.copyfile(hub, Path(folder) / "hub.onnx")
-        command = [pnnx.EXEC_PATH, "hub.onnx", f"inputshape=[{','.join(map(str, shape))}]", f"fp16={int(precision == 'fp16')}"]
+        command = [
+            pnnx.EXEC_PATH,
+            "hub.onnx",
+            f"inputshape=[{','.join(map(str, shape))}]",
+            f"fp16={int(precision == 'fp16')}",
+        ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         param, weights = Path(folder) / "hub.ncnn.param", Path(folder) / "hub.ncnn.bin"
         if done.returncode or not param.is_file():
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise BackendError(f"{hub}: pnnx could not convert it (exit {done.returncode}: {last}); see its own output above")
+            raise BackendError(
+                f"{hub}: pnnx could not convert it (exit {done.returncode}: {last}); see its own output above"
+            )
         shutil.copyfile(param, out / PARAM)
         shutil.copyfile(weights, out / BIN)
     outputs = _blob_names(out / PARAM, "out")
     if len(outputs) != len(graph.output):
-        raise BackendError(f"{hub}: pnnx gave the outputs {outputs}, expected {len(graph.output)}; report this as a bug")
+        raise BackendError(
+            f"{hub}: pnnx gave the outputs {outputs}, expected {len(graph.output)}; report this as a bug"
+        )
     return {"weights_stored_as": precision}
-
-
-def quantize(hub: Path, out: Path, tensors: Iterable[npt.NDArray[np.float32]]) -> dict[str, Any]:
-    """Not built yet: `PRECISIONS` says so to whoever asks."""
-    raise BackendError("ncnn int8 is not built yet, expected one of: fp32, fp16; change the target in params.yaml")
 
 
 def open_session(folder: Path, artifact: Artifact, threads: int) -> Engine:
@@ -88,5 +91,7 @@ def _extract(extractor: Any, name: str) -> npt.NDArray[np.float32]:
 
 def _blob_names(param: Path, prefix: str) -> list[str]:
     lines = param.read_text(encoding="utf-8").splitlines()[2:]
-    words = {word for line in lines for word in line.split()[4:] if word.startswith(prefix) and word[len(prefix) :].isdigit()}
+    words = {
+        word for line in lines for word in line.split()[4:] if word.startswith(prefix) and word[len(prefix) :].isdigit()
+    }
     return sorted(words)

@@ -1,18 +1,15 @@
 """OpenVINO, on the CPU.
 
-Its default "fp32" is bf16 on processors that have it: the precision hint is always set, so that a name means what it says.
+Its default "fp32" is bf16 on processors that have it: the precision hint is always set, so that a name is true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-
-from plumbline.errors import BackendError
 
 if TYPE_CHECKING:
     from plumbline.runtime.artifact import Artifact
@@ -30,11 +27,6 @@ def export(hub: Path, out: Path, precision: str) -> dict[str, Any]:
     model = openvino.convert_model(str(hub))
     openvino.save_model(model, str(out / MODEL), compress_to_fp16=precision == "fp16")
     return {"inference_precision": "f32"}
-
-
-def quantize(hub: Path, out: Path, tensors: Iterable[npt.NDArray[np.float32]]) -> dict[str, Any]:
-    """Not built yet: `PRECISIONS` says so to whoever asks."""
-    raise BackendError("openvino int8 is not built yet, expected one of: fp32, fp16; change the target in params.yaml")
 
 
 def open_session(folder: Path, artifact: Artifact, threads: int) -> Engine:

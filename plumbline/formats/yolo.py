@@ -207,7 +207,8 @@ def _row(
         raise MalformedError(f"expected a whole number as class, got {words[0]!r}; correct it")
     class_name, class_id = _class(int(index), *classes)
     name, scan = image
-    xyxy, polygon = _geometry(np.array(values), (scan.width, scan.height))
+    with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+        xyxy, polygon = _geometry(np.array(values), (scan.width, scan.height))
     if not np.isfinite(xyxy).all():
         raise MalformedError("expected fractions of the image's size, got numbers too large for any; correct the row")
     return LabelRow(name, class_id, class_name, xyxy, *where, polygon=polygon)

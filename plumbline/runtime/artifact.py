@@ -150,7 +150,9 @@ def read_artifact(folder: Path, *, verify: bool = True) -> Artifact:
         raise BackendError(f"{path}: not JSON ({error}); export it again") from error
     if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
         got = values.get("format_version") if isinstance(values, dict) else type(values).__name__
-        raise BackendError(f"{path}: expected format_version {FORMAT_VERSION}, got {got}; export it again with this version")
+        raise BackendError(
+            f"{path}: expected format_version {FORMAT_VERSION}, got {got}; export it again with this version"
+        )
     try:
         artifact = _from_json(values)
     except (KeyError, TypeError) as error:
@@ -179,7 +181,9 @@ def _verify_files(artifact: Artifact, folder: Path) -> None:
             raise BackendError(f"{path}: missing, expected a file of artifact {artifact.name!r}; export it again")
         got = _sha256(path)
         if got != expected:
-            raise BackendError(f"{path}: damaged, expected sha256 {expected[:12]}..., got {got[:12]}...; export it again")
+            raise BackendError(
+                f"{path}: damaged, expected sha256 {expected[:12]}..., got {got[:12]}...; export it again"
+            )
 
 
 def _sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plumbline.boxes import box_area
+from plumbline.errors import BackendError
 from plumbline.runtime.artifact import OutputSpec
 from plumbline.runtime.detections import Detections
 
@@ -22,7 +23,9 @@ Floats = npt.NDArray[np.floating[Any]]
 MAX_CANDIDATES = 30_000
 
 
-def decode(outputs: Sequence[Floats], spec: OutputSpec, confidence: float, iou: float, max_detections: int) -> Detections:
+def decode(
+    outputs: Sequence[Floats], spec: OutputSpec, confidence: float, iou: float, max_detections: int
+) -> Detections:
     """Decode one image.
 
     One cell may give several detections, one for each class above the threshold: that is what COCO's metric wants and
@@ -37,6 +40,9 @@ def decode(outputs: Sequence[Floats], spec: OutputSpec, confidence: float, iou: 
 
     Returns:
         Boxes in pixels of the network's input.
+
+    Raises:
+        BackendError: A score is NaN.
     """
     per_stride = [
         _decode_stride(outputs[2 * level], outputs[2 * level + 1], stride, spec.reg_max, confidence)
@@ -57,8 +63,11 @@ def _decode_stride(
     """Return xyxy (N, 4), scores (N,) and class_id (N,) of one scale, in the order of class, then cell."""
     num_classes, _, width = logits.shape[1:]
     flat = logits.reshape(num_classes, -1)
+    if np.isnan(flat).any():
+        # A comparison with NaN is false: a broken engine would look like an image without objects.
+        raise BackendError(f"the class scores at stride {stride} hold NaN, expected numbers; export the artifact again")
     class_id, cell = np.nonzero(flat > _logit(confidence))
-    score = 1 / (1 + np.exp(-flat[class_id, cell].astype(np.float32)))
+    score = np.reciprocal(1 + np.exp(-flat[class_id, cell].astype(np.float32)))
     sides = _side_lengths(box.reshape(4, reg_max, -1)[..., cell].astype(np.float32))
     centre = np.stack([cell % width, cell // width]).astype(np.float32) + np.float32(0.5)
     xyxy = np.concatenate([centre - sides[:2], centre + sides[2:]]).T * np.float32(stride)

@@ -49,11 +49,15 @@ def read_image(path: Path | str) -> Image:
         raise DatasetError(f"{path}: no such image file; check the path")
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise DatasetError(f"{path}: cannot be decoded, expected a JPEG, PNG, BMP, WebP or TIFF image; replace the file")
+        raise DatasetError(
+            f"{path}: cannot be decoded, expected a JPEG, PNG, BMP, WebP or TIFF image; replace the file"
+        )
     return image
 
 
-def preprocess(image: Image, size_wh: tuple[int, int], spec: Preprocessing) -> tuple[npt.NDArray[np.float32], Letterbox]:
+def preprocess(
+    image: Image, size_wh: tuple[int, int], spec: Preprocessing
+) -> tuple[npt.NDArray[np.float32], Letterbox]:
     """Letterbox an image and scale it to the network's range.
 
     Args:

@@ -74,7 +74,9 @@ def load_split_head(weights: Path) -> SplitHead:
     except (RuntimeError, OSError, TypeError, KeyError, EOFError) as error:
         raise BackendError(f"{weights}: not a checkpoint that ultralytics can read ({error}); train again") from error
     if type(model.model[-1]) is not Detect:
-        raise BackendError(f"{weights}: expected a detector, got the head {type(model.model[-1]).__name__}; train again")
+        raise BackendError(
+            f"{weights}: expected a detector, got the head {type(model.model[-1]).__name__}; train again"
+        )
     return SplitHead(model).eval()
 
 
@@ -106,5 +108,7 @@ def export_onnx(network: SplitHead, image_size: int, opset: int, path: Path) -> 
             dynamo=False,
         )
     except (RuntimeError, ValueError) as error:
-        raise BackendError(f"torch cannot export the network with hub.opset {opset} ({error}); change it in params.yaml") from error
+        raise BackendError(
+            f"torch cannot export the network with hub.opset {opset} ({error}); change it in params.yaml"
+        ) from error
     onnx.save(onnxslim.slim(onnx.load(str(path))), str(path))

@@ -191,8 +191,8 @@ def _overrides(data_yaml: Path, settings: TrainSettings, run_dir: Path) -> dict[
         "patience": settings.patience,
         "imgsz": settings.image_size,
         "batch": settings.batch,
-        # ultralytics gathers gradients up to a nominal batch of 64 before it steps: with 450 images that left 7 steps an
-        # epoch and a third of the accuracy. Here `batch` is what one optimizer step sees.
+        # ultralytics gathers gradients up to a nominal batch of 64 before it steps: with 450 images that left 7 steps
+        # an epoch and half of the accuracy. Here `batch` is what one optimizer step sees.
         "nbs": settings.batch,
         "optimizer": settings.optimizer,
         "lr0": settings.learning_rate,

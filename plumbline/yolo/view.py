@@ -36,17 +36,23 @@ def write_training_view(dataset: Dataset, splits: pd.DataFrame, folder: Path, st
     Raises:
         TrainingError: A split has no image, or train has no box.
     """
-    images = dataset.images.merge(splits[["image_id", "split"]], on="image_id", validate="one_to_one").sort_values("image_id")
+    images = dataset.images.merge(splits[["image_id", "split"]], on="image_id", validate="one_to_one").sort_values(
+        "image_id"
+    )
     boxes_of = dict(tuple(dataset.annotations.groupby("image_id")))
     for split in SPLITS:
         rows = images[images["split"] == split]
         if rows.empty:
-            raise TrainingError(f"the {split} split has no image, expected at least one; add images or change split.fractions")
+            raise TrainingError(
+                f"the {split} split has no image, expected at least one; add images or change split.fractions"
+            )
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
         for row in rows.itertuples():
             name = f"{row.image_id:08d}"
-            shutil.copyfile(dataset.image_path(row.path), folder / "images" / split / (name + Path(row.path).suffix.lower()))
+            shutil.copyfile(
+                dataset.image_path(row.path), folder / "images" / split / (name + Path(row.path).suffix.lower())
+            )
             text = _label_text(boxes_of.get(row.image_id), (row.width, row.height))
             (folder / "labels" / split / f"{name}.txt").write_text(text, encoding="utf-8")
     _refuse_no_boxes(dataset, images)

@@ -76,7 +76,9 @@ def folder(tmp_path):
 
 def test_a_changed_byte_is_found(folder):
     (folder / "engine.bin").write_bytes(b"weighty")
-    with pytest.raises(BackendError, match=r"engine\.bin: damaged, expected sha256 \w{12}\.\.\., got \w{12}\.\.\.; export"):
+    with pytest.raises(
+        BackendError, match=r"engine\.bin: damaged, expected sha256 \w{12}\.\.\., got \w{12}\.\.\.; export"
+    ):
         read_artifact(folder)
     assert read_artifact(folder, verify=False).name == "x"
 

@@ -263,3 +263,9 @@ def test_broken_input_is_refused_with_one_line(truth, found, image_ids, text):
     with pytest.raises(EvaluationError, match=text) as caught:
         evaluate(truth_rows(truth), found_rows(found), image_ids=image_ids)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("bottom", "recall"), [(5.0, 1.0), (4.99, 0.0)])
+def test_an_overlap_of_exactly_half_is_a_hit_and_less_is_none(bottom, recall):
+    metrics = evaluate(truth_rows([(0, 0, 0, 0, 10, 10)]), found_rows([(0, 0, 0.9, 0, 0, 10, bottom)])).metrics
+    assert (metrics["recall"], metrics["map50"]) == (recall, pytest.approx(recall))

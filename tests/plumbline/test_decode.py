@@ -9,6 +9,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plumbline.errors import BackendError
 from plumbline.runtime.artifact import OutputSpec, read_artifact
 from plumbline.runtime.decode import decode, suppress
 from plumbline.runtime.preprocess import preprocess
@@ -46,7 +47,7 @@ def rows(xyxy, score, class_id):
 def test_every_cell_decodes_as_ultralytics_does(hubs, photos, model):
     folder = hubs[model]
     artifact = read_artifact(folder / "weights")
-    from plumbline.runtime import load_artifact
+    from plumbline.runtime.session import load_artifact
 
     session = load_artifact(folder / "weights")
     assert artifact.outputs.nms_free == (model == "yolo26n")
@@ -74,9 +75,7 @@ def test_suppression_equals_torchvisions(count, num_classes, iou, seed):
     xyxy = np.concatenate([corner, corner + size], axis=1)
     class_id = rng.integers(0, num_classes, count)
     score = np.sort(rng.permutation(count) / max(count, 1))[::-1].copy()
-    want = torchvision.ops.batched_nms(
-        torch.from_numpy(xyxy), torch.from_numpy(score), torch.from_numpy(class_id), iou
-    )
+    want = torchvision.ops.batched_nms(torch.from_numpy(xyxy), torch.from_numpy(score), torch.from_numpy(class_id), iou)
     before = xyxy.copy()
     have = suppress(xyxy, class_id, iou, count + 1)
     assert have.tolist() == want.tolist()
@@ -117,3 +116,9 @@ def test_a_head_without_suppression_keeps_overlapping_boxes():
     assert len(kept) == 2
     kept = decode(*single_scale(box, logits, nms_free=True), 0.1, 0.3, 1)
     assert kept.confidence.tolist() == pytest.approx([0.8808], abs=1e-4)
+
+
+def test_nan_is_an_error_not_an_empty_image():
+    box, logits = np.zeros((1, 4, 2, 2), np.float32), np.full((1, 1, 2, 2), np.nan, np.float32)
+    with pytest.raises(BackendError, match="the class scores at stride 8 hold NaN"):
+        decode(*single_scale(box, logits), 0.5, 0.7, 10)

@@ -18,7 +18,7 @@ ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
 PROGRAM = """
 import json, sys
 import numpy as np
-from plumbline.runtime import load_artifact
+from plumbline.runtime.session import load_artifact
 session = load_artifact(sys.argv[1])
 session.predict(np.full((60, 80, 3), 90, np.uint8))
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
