@@ -1,6 +1,7 @@
 """Run the whole line as a Prefect flow, with no server to start by hand: ``python -m pipelines.flow``.
 
-The history stays in the project, in `.prefect`; ``PREFECT_HOME=$PWD/.prefect prefect server start`` shows it.
+The flow itself is `pipelines.line.line`. Its history stays in the project's folder `.prefect`; between runs,
+``PREFECT_HOME=$PWD/.prefect prefect server start`` shows it.
 """
 
 from __future__ import annotations
@@ -9,25 +10,14 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from pipelines.graph import read_graph
+from pipelines.server import set_up_prefect, start_server
 from plumbline.errors import PlumblineError
-
-
-def set_up_prefect(root: Path, environment: MutableMapping[str, str]) -> None:
-    """Set what Prefect reads when it is first imported; what the user has set stays.
-
-    Args:
-        root: The project, absolute: the history goes to its folder ``.prefect``.
-        environment: `os.environ`.
-    """
-    environment.setdefault("PREFECT_HOME", os.fspath(root / ".prefect"))
-    environment.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    environment.setdefault("DO_NOT_TRACK", "1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,31 +25,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--root", type=Path, default=Path(), metavar="PATH", help="the DVC project (default: here)")
     root = parser.parse_args(argv).root.resolve()
-    signal.signal(signal.SIGTERM, _exit)  # an exception, so that the temporary server is ended too
+    signal.signal(signal.SIGTERM, _exit)  # as an exception, so that what was started is ended
     try:
         read_graph(root)  # a fault in dvc.yaml shows at once, not after Prefect's start
         set_up_prefect(root, os.environ)
+        api = start_server(os.environ)
+        print(f"Prefect's UI while this runs: {api.removesuffix('/api')}", flush=True)  # noqa: T201
         code, last = _run(root)
     except PlumblineError as error:
         code, last = 1, f"error: {error}"
-    except KeyboardInterrupt:
-        code, last = 128 + signal.SIGINT, "interrupted: the running stage was ended; `make flow` goes on from there"
+    except (KeyboardInterrupt, SystemExit) as error:
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 128 + signal.SIGINT
+        last = "interrupted: the running stage was ended; run again to go on from there"
     sys.stdout.flush()
-    print(last, file=sys.stderr if code else sys.stdout, flush=True)  # noqa: T201 - the command's own output
+    print(last, file=sys.stderr if code else sys.stdout, flush=True)
     return code
 
 
 def _run(root: Path) -> tuple[int, str]:
-    from pipelines.line import line  # noqa: PLC0415 - imports Prefect, which reads the environment then
+    from pipelines.line import line
 
     state = line(root, return_state=True)
-    last, *before = str(state.message).splitlines() or [state.name or state.type.value]
+    last, *before = str(state.message).splitlines() or [str(state)]
     for text in before:
         print(text, file=sys.stderr)  # noqa: T201 - the command's own output
     return (0, last) if state.is_completed() else (1, f"error: {last}")
 
 
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
+def _exit(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 

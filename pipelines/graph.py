@@ -72,9 +72,7 @@ def in_order(needs: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
 def graph_of(needs: Mapping[str, Iterable[str]], descs: Mapping[str, str]) -> Graph:
     """Make a graph from what each stage needs and what its description is (see `in_order` for the order)."""
     order = in_order(needs)
-    return Graph(
-        tuple(Stage(name, tuple(sorted(needs[name], key=order.index)), descs.get(name, "")) for name in order)
-    )
+    return Graph(tuple(Stage(name, tuple(sorted(needs[name], key=order.index)), descs.get(name, "")) for name in order))
 
 
 def read_graph(root: Path) -> Graph:
@@ -86,9 +84,9 @@ def read_graph(root: Path) -> Graph:
     Raises:
         GraphError: `root` is not the root of a DVC project, or DVC refuses its dvc.yaml.
     """
-    from dvc.exceptions import DvcException  # noqa: PLC0415 - half a second, for nobody else
-    from dvc.repo import Repo  # noqa: PLC0415
-    from dvc.stage import PipelineStage  # noqa: PLC0415
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.stage import PipelineStage
 
     try:
         with Repo(os.fspath(root)) as repo:

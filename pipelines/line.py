@@ -71,7 +71,7 @@ def line(root: Path) -> State[None]:
     # One stage at a time, in this thread: a benchmark must not share the CPU with anything. To run independent
     # stages at once, submit the tasks (the edges are in wait_for already) with a limit per resource, and end the
     # running groups from here: Ctrl-C and SIGTERM do not reach a task in a thread.
-    states: dict[str, State[None]] = {}
+    states: dict[str, State[Any]] = {}
     for each in graph.stages:
         needed = [states[name] for name in each.needs]
         unchanged = each.name not in changed and all(state.name == CACHED for state in needed)

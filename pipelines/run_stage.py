@@ -11,13 +11,19 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
 from plumbline.errors import PlumblineError
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # colours and cursor moves. Source: ECMA-48, 5.4
+# What DVC advises after every single stage. Source: dvc/repo/scm_context.py, dvc/commands/repro.py
+HINTS = re.compile(
+    r"To track the changes with git, run:|\tgit add .*(\.gitignore|dvc\.lock)|To enable auto staging, run:"
+    r"|\tdvc config core\.autostage true|Use `dvc push` to send your updates to remote storage\.$"
+    r"|Data and pipelines are up to date\.$"
+)
 PROGRESS_EVERY_S = 5.0
 TAIL_LINES = 10
 # How long each signal is waited for before the next, harder one.
@@ -43,7 +49,7 @@ class StageError(PlumblineError):
         self.name = name
         self.tail = tail
         # DVC's last word is which command failed; why, the command said before.
-        own = [line for line in tail if not line.startswith("ERROR: ")]
+        own = [line for line in tail if not line.startswith(("ERROR: ", "> ", "Running stage "))]
         why = [f"dvc repro exited with {code}", *tail, *own][-1]
         super().__init__(f"stage {name!r} failed: {why.removeprefix('error: ')}")
 
@@ -74,6 +80,8 @@ def run_stage(root: Path, name: str, on_line: Callable[[str], None]) -> Outcome:
     )
     try:
         for line in lines_of(_chunks(process)):
+            if HINTS.match(line):
+                continue
             on_line(line)
             tail.append(line)
             if says_cached(line, name):
@@ -152,7 +160,7 @@ def _last_drawn(line: str) -> str:
 
 def _chunks(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
     """Read until the process has ended and all it wrote is read; who else holds the pipe open is not waited for."""
-    assert process.stdout is not None  # noqa: S101 - for mypy: it was opened as a pipe
+    assert process.stdout is not None
     with process.stdout as pipe, selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while True:
@@ -166,12 +174,16 @@ def _chunks(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
                 return
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of a process started in its own session: ask, insist, kill (see `END_WITH`).
+def end_group(process: subprocess.Popen[bytes], end_with: Sequence[tuple[int, float]] = END_WITH) -> None:
+    """End what is left of a process started in its own session: ask, insist, kill.
 
     A second interrupt while it waits only makes it go on to the harder signal.
+
+    Args:
+        process: It leads its group.
+        end_with: Signal, and for how many seconds it is waited for.
     """
-    for number, wait_s in END_WITH:
+    for number, wait_s in end_with:
         try:
             os.killpg(process.pid, number)
             if _group_ends(process, wait_s):
@@ -179,7 +191,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         except ProcessLookupError:
             process.poll()
             return
-        except BaseException:  # noqa: BLE001, S112 - Prefect's SIGTERM is one; who called us is already raising
+        except BaseException:  # noqa: S112 - Prefect's SIGTERM is one; who called us is already raising
             continue
 
 
@@ -187,9 +199,29 @@ def _group_ends(process: subprocess.Popen[bytes], wait_s: float) -> bool:
     until = time.monotonic() + wait_s
     while time.monotonic() < until:
         process.poll()  # takes the dead leader out of its group
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
+        if not group_lives(process.pid):
             return True
         time.sleep(0.05)
     return False
+
+
+def group_lives(group: int) -> bool:
+    """Tell whether a process group has a member that still runs.
+
+    The dead that nobody has taken note of yet do not count: in a container without an init they stay for ever.
+    """
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    stats = list(Path("/proc").glob("[0-9]*/stat"))
+    return not stats or any(_runs_in(stat, group) for stat in stats)  # without /proc: what killpg said
+
+
+def _runs_in(stat: Path, group: int) -> bool:
+    try:
+        # Source: proc_pid_stat(5): pid (command) state ppid pgrp; the command may hold spaces and brackets.
+        state, _, of_group, *_ = stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return False  # it has ended while we looked
+    return int(of_group) == group and state not in "ZX"

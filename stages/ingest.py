@@ -53,6 +53,12 @@ class DatasetParams(StageParams):
             raise ValueError("names of printable characters, without space around them")
         return value
 
+    def missing_files(self) -> dict[str, str]:
+        """Return what is wrong with the source, for the check before a run."""
+        if Path(self.source).is_dir():
+            return {}
+        return {"source": f"no folder {self.source!r}, expected one with images and their labels; correct the path"}
+
 
 class DigitsParams(StageParams):
     """How scenes of handwritten digits are drawn, for a source whose generator.yaml says so."""

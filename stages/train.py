@@ -45,6 +45,12 @@ class TrainParams(StageParams):
     seed: int = Field(ge=0)
     device: str = Field(pattern=r"^(auto|cpu|\d+(,\d+)*)$", description="auto, cpu, or CUDA indices")
 
+    def missing_files(self) -> dict[str, str]:
+        """Return what is wrong with `pretrained`, for the check before a run; a bare name may be downloaded."""
+        if "/" not in self.pretrained or Path(self.pretrained).is_file():
+            return {}
+        return {"pretrained": f"no file {self.pretrained!r}, expected a .pt file, its name, or none; correct the path"}
+
 
 def run(
     params: TrainParams, *, dataset: Path, labels: Path, splits: Path, out: Path, epochs: Path, metrics: Path

@@ -71,12 +71,13 @@ class Clone:
             yaml.dump(params, file)
 
 
-# The whole line in about a minute: too small to learn anything.
+# The whole line in about a minute: too small to learn much.
 TINY = {
-    "digits.num_scenes": 60,
+    "digits.num_scenes": 80,
     "digits.scene_size": 96,
     "digits.max_digits": 5,
-    "train.epochs": 2,
+    "train.epochs": 8,
+    "train.batch": 4,
     "train.image_size": 96,
     "train.close_mosaic": 0,
     "quantize.calibration_images": 8,
