@@ -43,7 +43,8 @@ repro: setup ## The whole line: labelled images in, reports/report/report.md out
 	$(if $(SET),dvc exp run $(SET_FLAGS),dvc repro)
 	@echo "The report: reports/report/report.md"
 
-flow: setup ## The same graph as a Prefect flow, with no server to start by hand
+flow: setup ## The same graph as a Prefect flow, with no server to start by hand (params.yaml as it is)
+	$(if $(SET),$(error make flow runs params.yaml as it is; make repro SET=... changes it))
 	python -m pipelines.check_params
 	python -m pipelines.flow
 

@@ -28,7 +28,7 @@ from pipelines.run_stage import Outcome, StageError, run_stage
 REPORT = Path("reports/report/report.md")
 EMBED_BYTES = 1_000_000  # of images, in all, within the report's artifact
 CACHED = "Cached"
-IMAGE_LINK = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)\s:]+\.png)\)")  # no colon: not a URL
+IMAGE_LINK = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)\s:]+\.(?:png|jpe?g))\)")  # no colon: not a URL
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -123,7 +123,7 @@ def keep_metrics(root: Path) -> None:
 
 
 def embed_images(markdown: str, folder: Path, limit_bytes: int = EMBED_BYTES) -> str:
-    """Put the PNG files that a page links to into the page, as ``data:`` URIs.
+    """Put the PNG and JPEG files that a page links to into the page, as ``data:`` URIs.
 
     Prefect stores the text alone, and its UI shows an image's link as it is (``<img src=...>``), so a relative one
     would show nothing. An image that is missing or does not fit any more becomes a note.
@@ -142,7 +142,8 @@ def embed_images(markdown: str, folder: Path, limit_bytes: int = EMBED_BYTES) ->
             return f"*(image {link['path']}: {link['alt']})*"
         content = path.read_bytes()
         left -= len(content)
-        return f"![{link['alt']}](data:image/png;base64,{base64.b64encode(content).decode('ascii')})"
+        kind = "png" if path.suffix == ".png" else "jpeg"
+        return f"![{link['alt']}](data:image/{kind};base64,{base64.b64encode(content).decode('ascii')})"
 
     return IMAGE_LINK.sub(embedded, markdown)
 

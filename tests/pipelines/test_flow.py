@@ -142,6 +142,13 @@ def test_images_of_the_report_are_embedded_while_they_fit(tmp_path, prefect_api)
     )
 
 
+def test_photographs_are_embedded_as_what_they_are(tmp_path, prefect_api):
+    from pipelines.line import embed_images
+
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    assert embed_images("![](photo.jpg)", tmp_path) == "![](data:image/jpeg;base64,/9j/)"
+
+
 def test_numbers_that_json_cannot_hold_become_words(prefect_api):
     from pipelines.line import metric_rows
 

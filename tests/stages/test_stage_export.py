@@ -1,0 +1,148 @@
+"""The hub and export stages: one hub, one folder per target, calibration on the train split alone."""
+
+from __future__ import annotations
+
+import builtins
+import json
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from plumbline.errors import BackendError, ParamsError
+from plumbline.files import sha256_of
+from plumbline.manifest import ANNOTATIONS_SCHEMA, FINDINGS_SCHEMA, IMAGES_SCHEMA, Dataset, table, write_dataset
+from plumbline.params import check_section
+from plumbline.runtime.artifact import read_artifact
+from plumbline.runtime.session import load_artifact
+from stages.export import QuantizeParams, TargetParams, calibration_images, run
+from stages.hub import main as hub_main
+
+SPLIT_OF = ("train", "train", "val", "train", "test", "train")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, photos):
+    """Six images in three splits: keyword arguments of `run`."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "dataset" / "images").mkdir(parents=True)
+    (folder / "validated").mkdir()
+    rows = []
+    for image_id, photo in enumerate(photos):
+        path = f"images/{image_id}.png"
+        cv2.imwrite(str(folder / "dataset" / path), photo)
+        height, width = photo.shape[:2]
+        facts = {"phash": 0, "group": "", "source": path, "readable": True}
+        numbers = {"width": width, "height": height, "brightness": 0.0, "contrast": 0.0, "sharpness": 0.0}
+        sha256 = sha256_of(folder / "dataset" / path)
+        rows.append({"image_id": image_id, "path": path, "sha256": sha256, **facts, **numbers})
+    tables = table(rows, IMAGES_SCHEMA), table([], ANNOTATIONS_SCHEMA), table([], FINDINGS_SCHEMA)
+    write_dataset(Dataset(*tables, ("a", "b", "c"), folder), folder / "validated")
+    splits = folder / "splits.parquet"
+    pd.DataFrame({"image_id": range(6), "split": SPLIT_OF, "group": range(6)}).to_parquet(splits)
+    return {"dataset": folder / "dataset", "labels": folder / "validated", "splits": splits}
+
+
+def export(hubs, data, out, backend="onnx", precision="fp32", count=3):
+    params = TargetParams(backend=backend, precision=precision)
+    quantize = QuantizeParams(calibration_images=count, seed=0)
+    return run(params, quantize, target="x", hub=hubs["yolo11n"] / "hub", out=out, **data)
+
+
+def test_artifact_says_what_it_is_and_where_it_is_from(hubs, data, tmp_path):
+    written = export(hubs, data, tmp_path / "x", precision="int8")
+    read = read_artifact(tmp_path / "x")
+    assert read == written
+    assert (read.name, read.backend, read.precision) == ("x", "onnx", "int8")
+    assert read.class_names == ("a", "b", "c")
+    assert read.input.size_wh == (96, 96)
+    assert read.lineage["hub_sha256"] == sha256_of(hubs["yolo11n"] / "hub" / "model.onnx")
+    assert read.lineage["num_calibration_images"] == 3
+    assert {"onnx", "onnxruntime", "python"} <= set(read.toolchain)
+    assert set(read.files) == {"model.onnx"}, "nothing of the work is left in the folder"
+
+
+def test_the_same_input_gives_the_same_bytes(hubs, data, tmp_path):
+    for precision in ("fp32", "int8"):
+        first = export(hubs, data, tmp_path / "a", precision=precision)
+        second = export(hubs, data, tmp_path / "b", precision=precision)
+        assert first.files == second.files
+
+
+def test_calibration_takes_train_images_alone(data):
+    train = {image_id for image_id, split in enumerate(SPLIT_OF) if split == "train"}
+    for seed in range(20):
+        chosen = calibration_images(data["labels"], data["splits"], QuantizeParams(calibration_images=2, seed=seed))
+        assert len(chosen) == 2
+        assert set(chosen["image_id"]) <= train
+    everything = calibration_images(data["labels"], data["splits"], QuantizeParams(calibration_images=99, seed=0))
+    assert set(everything["image_id"]) == train
+
+
+def test_calibration_changes_the_ranges(hubs, data, tmp_path):
+    one = export(hubs, data, tmp_path / "a", precision="int8", count=1)
+    all_ = export(hubs, data, tmp_path / "b", precision="int8", count=4)
+    assert one.files != all_.files
+    assert one.lineage["calibration_sha256"] != all_.lineage["calibration_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"backend": "tflite", "precision": "fp32"}, "expected a backend of: onnx, openvino, ncnn, got"),
+        ({"backend": "torch", "precision": "fp32"}, "expected a backend of: onnx, openvino, ncnn, got"),
+        ({"backend": "ncnn", "precision": "int8"}, "expected a precision of ncnn: fp32, fp16, got"),
+        ({"backend": "onnx", "precison": "fp32"}, "unknown parameter targets.x.precison, .*did you mean 'precision'"),
+    ],
+)
+def test_a_target_that_cannot_be_made_names_its_line(tmp_path, values, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"targets:\n  x: {json.dumps(values)}\n")
+    with pytest.raises(ParamsError, match=rf"params\.yaml:2: .*{message}"):
+        check_section(path, "targets.x", values, TargetParams)
+
+
+def test_a_toolchain_that_is_not_installed_is_named(hubs, data, tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without_openvino(name, *rest):
+        if name.split(".")[0] == "openvino":
+            raise ModuleNotFoundError("No module named 'openvino'", name="openvino")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_openvino)
+    with pytest.raises(BackendError, match=r"target 'x' needs a package that is not installed .*; install openvino"):
+        export(hubs, data, tmp_path / "x", backend="openvino")
+    assert not (tmp_path / "x").exists()
+    export(hubs, data, tmp_path / "y")
+
+
+def test_predictions_are_inside_the_image_and_sorted(hubs, data, tmp_path, photos):
+    export(hubs, data, tmp_path / "x")
+    session = load_artifact(tmp_path / "x")
+    for photo in photos:
+        found = session.predict(photo, confidence=0.0001)
+        assert len(found) > 0
+        height, width = photo.shape[:2]
+        assert found.xyxy.min() >= 0
+        assert (found.xyxy[:, 2] <= width).all()
+        assert (found.xyxy[:, 3] <= height).all()
+        assert (np.diff(found.confidence) <= 0).all()
+        assert set(np.unique(found.class_id)) <= {0, 1, 2}
+        assert len(found.above(2.0)) == 0
+
+
+def test_hub_of_weights_that_are_no_checkpoint(tmp_path, capsys):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "best.pt").write_bytes(b"no checkpoint")
+    record = {"class_names": ["a"], "image_size": 96, "toolchain": {}, "lineage": {}}
+    (tmp_path / "train" / "train.json").write_text(json.dumps(record))
+    params = "hub: {opset: 17}\ndetect: {confidence_threshold: 0.25, iou_threshold: 0.7, max_detections: 300}\n"
+    (tmp_path / "params.yaml").write_text(params)
+    arguments = [f"--{name}={tmp_path / name}" for name in ("train", "weights", "out")]
+    assert hub_main([*arguments, f"--params={tmp_path / 'params.yaml'}"]) == 1
+    error = capsys.readouterr().err
+    assert "best.pt: not a checkpoint that ultralytics can read" in error
+    assert not (tmp_path / "weights").exists()
+    assert not (tmp_path / "out").exists()
