@@ -200,6 +200,7 @@ def _group_ends(process: subprocess.Popen[bytes], wait_s: float) -> bool:
     while time.monotonic() < until:
         process.poll()  # takes the dead leader out of its group
         if not group_lives(process.pid):
+            process.poll()  # the leader may have died since, and a dead one does not count as living
             return True
         time.sleep(0.05)
     return False

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from untrained_detector import make_checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,25 +23,6 @@ def bccd() -> Path:
     if not (folder / "Annotations").is_dir():
         pytest.skip("needs the BCCD data set: set PLUMBLINE_BCCD to its folder")
     return folder
-
-
-def make_checkpoint(path: Path, model: str, num_classes: int, seed: int = 0) -> None:
-    """Write an untrained but lively detector: weights drawn so that activations keep their scale."""
-    import torch
-
-    from plumbline.yolo import quiet_ultralytics
-
-    quiet_ultralytics()
-    from ultralytics.nn.tasks import DetectionModel
-
-    torch.manual_seed(seed)
-    network = DetectionModel(f"{model}.yaml", nc=num_classes, verbose=False)
-    network.eval()
-    for name, parameter in network.model[-1].named_parameters():
-        # Fresh heads give every cell the same tiny score: spread them. The bins of the distribution are no weights.
-        if not name.startswith("dfl"):
-            parameter.data += 0.05 * torch.randn_like(parameter)
-    torch.save({"model": network.half(), "train_args": {}, "epoch": -1}, path)
 
 
 @pytest.fixture(scope="session")

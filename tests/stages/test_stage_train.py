@@ -14,6 +14,7 @@ import pytest
 import torch
 from project_clone import ROOT, environment
 from ruamel.yaml import YAML
+from untrained_detector import make_checkpoint
 
 from plumbline.errors import TrainingError
 from plumbline.manifest import read_dataset
@@ -131,8 +132,6 @@ def test_a_model_or_weights_that_are_not_there(prepared, view, tmp_path, changes
 
 
 def test_pretrained_weights_are_used(prepared, view, tmp_path):
-    from conftest import make_checkpoint
-
     given = tmp_path / "given.pt"
     make_checkpoint(given, "yolo11n", num_classes=10, seed=7)
     # A step so small that the weights stay what they were.
