@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 repro: setup ## The whole line: labelled images in, reports/report/report.md out (SET="a.b=1 c.d=2": with other params)
 	python -m pipelines.check_params $(foreach pair,$(SET),--set '$(pair)')
-	$(if $(SET),dvc exp run $(SET_FLAGS),dvc repro)
+	$(if $(SET),dvc exp run $(SET_FLAGS) || { echo "params.yaml holds the values of SET now; git restore params.yaml takes them back" >&2; exit 1; },dvc repro)
 	@echo "The report: reports/report/report.md"
 
 flow: setup ## The same graph as a Prefect flow, with no server to start by hand (params.yaml as it is)

@@ -10,6 +10,7 @@ import copy
 import difflib
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,12 +119,12 @@ def check_params(path: Path, sections: Sections, overrides: Sequence[Override] =
             where = _where(path, (str(section),), overrides)
             raise ParamsError(f"{where}: unknown section {section!r}, expected one of: {', '.join(known)}; {hint}")
     for name, model in sections:
-        for section, entry in _entries(path, name, values, overrides):
+        for section, entry in _entries(path, name, model, values, overrides):
             _check(path, section, entry, model, overrides)
 
 
 def _entries(
-    path: Path, name: str, values: Mapping[str, Any], overrides: Sequence[Override]
+    path: Path, name: str, model: type[BaseModel], values: Mapping[str, Any], overrides: Sequence[Override]
 ) -> Iterator[tuple[str, Any]]:
     """Give each section that `name` stands for, with its values."""
     section = name.removesuffix(EACH)
@@ -138,7 +139,11 @@ def _entries(
         raise ParamsError(
             f"{where}: wrong value for {section}, expected a mapping with one entry or more, got {entries!r}; add one"
         )
+    pattern = getattr(model, "ENTRY_NAME", ".*")
     for key, entry in entries.items():
+        if not re.fullmatch(pattern, str(key)):
+            where = _where(path, (section, key), overrides)
+            raise ParamsError(f"{where}: the name {key!r} cannot be used, expected {pattern}; rename {section}.{key}")
         yield f"{section}.{key}", entry
 
 

@@ -226,7 +226,8 @@ def judge(dataset: Dataset, severity: Mapping[str, str], tolerance_px: float) ->
     # Empty classes come last, for dropping boxes can empty a class.
     finders = [check.find for check in _ROWS if check.find and check.find is not find_empty_class]
     found = [find(dataset, tolerance_px) for find in finders]
-    findings = _judged([*found, dataset.findings.drop_duplicates()], severity)
+    # The reader's words come first: it saw the file.
+    findings = _judged([dataset.findings.drop_duplicates(), *found], severity)
     edits = _edits(dataset, findings, tolerance_px)
     left = apply_edits(dataset, edits)
     findings = _judged([findings, find_empty_class(left, tolerance_px)], severity)
@@ -275,7 +276,7 @@ def _judged(frames: list[pd.DataFrame], severity: Mapping[str, str]) -> pd.DataF
     if not filled:
         return table([], FINDINGS_SCHEMA)
     findings = pd.concat(filled, ignore_index=True)[FINDINGS_SCHEMA.names]
-    # An image or a box has each code once, and our words come first; a file may have many malformed rows.
+    # An image or a box has each code once; a file may have many malformed rows.
     known = ["code", "image_id", "ann_id"]
     of_image = findings["code"].map(lambda code: CHECKS[code].drops == "image") & (findings["source_line"] == 0)
     once = (findings["ann_id"] >= 0) | of_image

@@ -11,18 +11,21 @@ from pathlib import Path
 
 from plumbline.files import sha256_of
 
+ROOMS = ("pipelines", "stages", "plumbline")
+
 
 def git_commit(folder: Path) -> str:
-    """Return the commit that is checked out, with ``-dirty`` when tracked code or params differ from it.
+    """Return the commit that is checked out, with ``-dirty`` when code or params differ from it.
 
     Empty outside of a repository, or without git. DVC's own records (dvc.lock, metrics) change with every run and do
     not count.
     """
     commit = _git(folder, "rev-parse", "HEAD")
-    changed = (
-        _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!reports") if commit else ""
-    )
-    return f"{commit}-dirty" if changed else commit
+    if not commit:
+        return ""
+    tracked = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", ":!reports")
+    new_code = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", *ROOMS)
+    return f"{commit}-dirty" if tracked or new_code else commit
 
 
 def dataset_sha256(labels: Path) -> str:

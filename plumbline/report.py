@@ -33,7 +33,7 @@ UNITS = {
     "inference_ms_p50": "milliseconds",
     "postprocess_ms_p50": "milliseconds",
     "size_bytes": "bytes of the files that a device needs",
-    "precision": "numbers that the network computes with: fp32, fp16 or int8",
+    "precision": "numbers that the weights are stored in: fp32, fp16 or int8; notes say when another one computes",
 }
 
 
@@ -267,8 +267,8 @@ def _summary(content: Content) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     head = (
-        "Artifact", "Backend", "Numbers", "mAP50-95 (0..1)", "Difference (points)", "mAP50 (0..1)", "Precision (0..1)",
-        "Recall (0..1)", "p50 (ms)", "p99 (ms)", "Size (MB)",
+        "Artifact", "Backend", "Weights in", "mAP50-95 (0..1)", "Difference (points)", "mAP50 (0..1)",
+        "Precision (0..1)", "Recall (0..1)", "p50 (ms)", "p99 (ms)", "Size (MB)",
     )  # fmt: skip
     body = [
         (
@@ -353,12 +353,14 @@ def _notes(content: Content) -> list[str]:
 
 
 def _reproduce(content: Content) -> str:
-    commit = str(content.results[WEIGHTS].artifact.lineage.get("git_commit") or "")
-    clean = commit.removesuffix("-dirty")
-    checkout = f"git checkout {clean}\n" if clean else ""
-    changed = "The code or the parameters had changes that are not in that commit.\n\n" if clean != commit else ""
-    return changed + (
-        f"```sh\n{checkout}make repro\n```\n\n"
+    commits = sorted({str(result.artifact.lineage.get("git_commit") or "") for result in content.results.values()})
+    dirty = any(commit.endswith("-dirty") for commit in commits)
+    told = " and ".join(f"`{commit.removesuffix('-dirty')}`" for commit in commits if commit)
+    made = f" The artifacts were made at {told}" + (", with changes that were not committed." if dirty else ".")
+    return (
+        "Check out the commit that holds this page: it holds the code, `params.yaml` and `dvc.lock` that made it."
+        f"{made if told else ''} Then:\n\n"
+        "```sh\nmake repro\n```\n\n"
         "`dvc repro` alone does the same in a prepared environment, and reruns only what has changed. The graph is in "
         "`dvc.yaml`, every value in `params.yaml`, every hash in `dvc.lock`. Latencies belong to the machine above."
     )

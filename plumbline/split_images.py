@@ -1,4 +1,4 @@
-"""Which images a split holds."""
+"""Which image stands in which split."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from pathlib import Path
 import pandas as pd
 
 from plumbline.errors import EvaluationError
+
+
+def read_splits(splits: Path) -> pd.DataFrame:
+    """Read the columns image_id and split of the split stage's table.
+
+    Raises:
+        EvaluationError: It is missing or is no such table.
+    """
+    try:
+        return pd.read_parquet(splits, columns=["image_id", "split"])
+    except (OSError, ValueError) as error:
+        raise EvaluationError(
+            f"{splits}: not a readable table of image_id and split; run the split stage again"
+        ) from error
 
 
 def images_of_split(images: pd.DataFrame, splits: Path, split: str) -> pd.DataFrame:
@@ -20,12 +34,7 @@ def images_of_split(images: pd.DataFrame, splits: Path, split: str) -> pd.DataFr
     Raises:
         EvaluationError: The table is missing, the split has no image, or it names an image that is not there.
     """
-    try:
-        table = pd.read_parquet(splits, columns=["image_id", "split"])
-    except (OSError, ValueError) as error:
-        raise EvaluationError(
-            f"{splits}: not a readable table of image_id and split; run the split stage again"
-        ) from error
+    table = read_splits(splits)
     wanted = table.loc[table["split"] == split, "image_id"]
     if wanted.empty:
         raise EvaluationError(

@@ -36,7 +36,7 @@ class BenchmarkParams(StageParams):
     min_queries: int = Field(ge=1, description="A valid run has so many or more.")
     min_duration_s: float = Field(ge=0, description="A valid run lasts so long or longer.")
     max_duration_s: float = Field(gt=0, description="A run that has not met both by then ends, and is INVALID.")
-    num_images: int = Field(ge=1, description="Of the test split, by image_id; all of them if there are fewer.")
+    num_images: int = Field(ge=1, description="Of the val split, by image_id; all of them if there are fewer.")
 
     @model_validator(mode="after")
     def _minimum_fits(self) -> Self:
@@ -70,13 +70,13 @@ def run(
         machine: JSON to write: what was measured on.
 
     Raises:
-        EvaluationError: The test split is empty.
+        EvaluationError: The val split is empty.
         DatasetError: An image cannot be read.
         BackendError: The artifact cannot be opened.
     """
     cv2.setNumThreads(params.threads)
     data = read_dataset(labels, root=dataset)
-    chosen = images_of_split(data.images, splits, "test")[: params.num_images]
+    chosen = images_of_split(data.images, splits, "val")[: params.num_images]
     images = [read_image(data.image_path(path)) for path in chosen["path"]]
     session = load_artifact(artifact, threads=params.threads)
     described = asdict(describe_machine())

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +16,21 @@ from pydantic import Field, model_validator
 from plumbline.backends import TARGET_BACKENDS, backend_module
 from plumbline.errors import BackendError
 from plumbline.files import replacing
-from plumbline.lineage import hash_of_hashes, toolchain
+from plumbline.lineage import git_commit, hash_of_hashes, toolchain
 from plumbline.manifest import read_dataset
 from plumbline.params import StageParams, load_section
 from plumbline.runtime.artifact import Artifact, read_artifact, write_artifact
 from plumbline.runtime.preprocess import preprocess, read_image
+from plumbline.split_images import images_of_split
 from stages.shape import exit_code, path_arguments
 
 HUB = "model.onnx"
 
 
 class TargetParams(StageParams):
-    """One entry of the mapping `targets`."""
+    """One entry of the mapping `targets`; its key names stages and folders."""
+
+    ENTRY_NAME: ClassVar[str] = r"(?!weights$)[a-z0-9][a-z0-9_-]*"
 
     backend: str = Field(description="one of plumbline.backends.TARGET_BACKENDS")
     precision: str = Field(description="one of the backend's PRECISIONS")
@@ -67,7 +71,7 @@ def run(
     """
     base = read_artifact(hub)
     module = backend_module(params.backend)
-    lineage = {**base.lineage, "hub_sha256": base.files[HUB]}
+    lineage = {**base.lineage, "git_commit": git_commit(Path()), "hub_sha256": base.files[HUB]}
     with replacing(out) as temporary:
         temporary.mkdir()
         try:
@@ -75,6 +79,7 @@ def run(
                 chosen = calibration_images(labels, splits, quantize)
                 lineage["calibration_sha256"] = hash_of_hashes(chosen["sha256"])
                 lineage["num_calibration_images"] = len(chosen)
+                lineage["quantize"] = quantize.model_dump()
                 tensors = calibration_tensors(base, (dataset / path for path in chosen["path"]))
                 notes = module.quantize(hub / HUB, temporary, tensors)
             else:
@@ -98,8 +103,7 @@ def run(
 
 def calibration_images(labels: Path, splits: Path, params: QuantizeParams) -> pd.DataFrame:
     """Choose images of the train split, never of val or test; the same seed chooses the same ones."""
-    images = read_dataset(labels).images.merge(pd.read_parquet(splits)[["image_id", "split"]], on="image_id")
-    train = images[images["split"] == "train"].sort_values("image_id")
+    train = images_of_split(read_dataset(labels).images, splits, "train")
     order = np.random.default_rng(params.seed).permutation(len(train))
     return train.iloc[np.sort(order[: params.calibration_images])]
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from plumbline.backends.torch import WEIGHTS
 from plumbline.errors import BackendError
 from plumbline.files import replacing
-from plumbline.lineage import toolchain
+from plumbline.lineage import git_commit, toolchain
 from plumbline.params import StageParams, load_section
 from plumbline.runtime.artifact import Artifact, DecodeSpec, InputSpec, Preprocessing, write_artifact
 from stages.shape import exit_code, path_arguments
@@ -65,7 +65,7 @@ def run(params: HubParams, detect: DetectParams, *, train: Path, weights: Path, 
         decode=DecodeSpec(**detect.model_dump()),
         files={},
         toolchain=record["toolchain"],
-        lineage=record["lineage"],
+        lineage={**record["lineage"], "git_commit": git_commit(Path())},
         notes={"num_parameters": count_parameters(network)},
     )
     with replacing(weights) as temporary:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import cv2
 from pydantic import Field, ValidationInfo, field_validator
@@ -20,13 +21,26 @@ from plumbline.digits import Scene, SceneStyle, draw_scenes
 from plumbline.errors import DatasetError
 from plumbline.files import replacing, write_json
 from plumbline.formats import FORMATS, open_format, sniff
-from plumbline.formats.reading import ImageRecord, LabelRow, ReadResult, as_opened, build_dataset, list_images
+from plumbline.formats.reading import (
+    ImageRecord,
+    LabelRow,
+    ReadFinding,
+    ReadResult,
+    as_opened,
+    build_dataset,
+    list_files,
+    list_images,
+)
 from plumbline.image_scan import IMAGE_SUFFIXES, ImageScan, scan_images
 from plumbline.manifest import Dataset, write_dataset
 from plumbline.params import StageParams, load_section
 from stages.shape import exit_code, path_arguments
 
 GENERATOR_FILE = "generator.yaml"
+
+# Files that a person would count among the images, and that no stage here can read.
+OTHER_IMAGE_SUFFIXES = (".avif", ".gif", ".heic", ".heif", ".jp2", ".ppm")
+SPLIT_FOLDERS = {"train", "val", "valid", "test"}
 
 
 class DatasetParams(StageParams):
@@ -42,6 +56,14 @@ class DatasetParams(StageParams):
         known = ("auto", "digits", *FORMATS)
         if value not in known:
             raise ValueError(f"one of: {', '.join(known)}")
+        return value
+
+    @field_validator("source")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        # dvc.yaml puts it between single quotes.
+        if "'" in value or "${" in value or not value.isprintable():
+            raise ValueError("a path without quotes, ${ and line breaks")
         return value
 
     @field_validator("class_names")
@@ -107,14 +129,43 @@ def run(params: DatasetParams, digits: DigitsParams, *, source: Path, out: Path,
             scans = _scan(folder / "images", records)
         else:
             records = _copy(source, format_name, folder / "images")
+            _tell_what_is_left_out(source, records)
             scans = _scan(folder / "images", records)
             result = open_format(format_name).read(source, tuple(params.class_names), scans)
+            result = replace(result, findings=[*_unreadable(records, scans), *result.findings])
         dataset = build_dataset(records, scans, result, tuple(params.class_names), folder)
         write_dataset(dataset, folder)
     counts = _count(dataset)
     write_json(metrics, counts)
     _tell(f"{counts['num_images']} images, {counts['num_boxes']} boxes, {counts['num_findings']} findings")
     return counts
+
+
+def _unreadable(records: Sequence[ImageRecord], scans: Mapping[str, ImageScan]) -> list[ReadFinding]:
+    """Say why an image cannot be read, while the scan still knows."""
+    return [
+        ReadFinding(
+            source_file=record.source,
+            source_line=0,
+            code="unreadable_image",
+            message=f"image cannot be decoded ({scans[record.name].problem}), expected a whole image; replace the file",
+            image=record.name,
+        )
+        for record in records
+        if not scans[record.name].readable
+    ]
+
+
+def _tell_what_is_left_out(source: Path, records: Sequence[ImageRecord]) -> None:
+    """Name files that look like images and are not taken, and a split of the source's own, which is not used."""
+    taken = {record.name for record in records}
+    left = [name for name in list_files(source, (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)) if name not in taken]
+    if left:
+        shown = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
+        _tell(f"image files left out: {len(left)} (another place than the format's, or another type): {shown}")
+    folders = {part for name in taken for part in PurePosixPath(name).parts[:-1]}
+    if folders & SPLIT_FOLDERS or (source / "ImageSets").is_dir():
+        _tell("the source's own train, val and test are not used: the split stage deals anew, without near-duplicates")
 
 
 def _tell(text: str) -> None:

@@ -55,7 +55,7 @@ def run(params: SplitParams, *, labels: Path, out: Path, metrics: Path) -> dict[
     images, fractions = dataset.images, params.fractions.model_dump()
     grouping = group_images(images, params.near_duplicate_bits)
     class_counts = count_classes(images, dataset.annotations, len(dataset.class_names))
-    splits = assign_splits(grouping.groups, class_counts, fractions, params.seed)
+    splits = assign_splits(grouping.groups, class_counts, images["sha256"].tolist(), fractions, params.seed)
     rows = pd.DataFrame({"image_id": images["image_id"], "split": splits, "group": grouping.groups})
     with replacing(out) as temporary:
         write_table(rows.sort_values("image_id"), SPLITS_SCHEMA, temporary)

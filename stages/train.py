@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
+import re
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import pandas as pd
 from pydantic import Field
 
 from plumbline.files import replacing, sha256_of, sha256_of_tree, write_json
 from plumbline.lineage import dataset_sha256, git_commit, hash_of_hashes, toolchain
 from plumbline.manifest import read_dataset
 from plumbline.params import StageParams, load_section
+from plumbline.split_images import read_splits
 from plumbline.yolo.training import TrainResult, TrainSettings, train_detector
 from plumbline.yolo.view import write_training_view
 from stages.shape import exit_code, path_arguments
@@ -30,26 +32,44 @@ say = functools.partial(print, flush=True)
 class TrainParams(StageParams):
     """Section `train`; see `plumbline.yolo.training.TrainSettings` for what each one does."""
 
-    model: str = Field(min_length=1, description="architecture: yolo11n, yolo26n...")
+    model: str = Field(pattern=r"^yolo[a-z0-9-]+$", description="detector architecture: yolo11n, yolo26n...")
     pretrained: str = Field(min_length=1, description="none, a path to a .pt file, or a name to download")
     epochs: int = Field(ge=1)
     patience: int = Field(ge=1, description="epochs without a better val score")
     image_size: int = Field(ge=32, multiple_of=32, description="pixels, square")
     batch: int = Field(ge=1, description="images per step")
-    optimizer: Literal["auto", "SGD", "MuSGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSProp"]
+    optimizer: Literal["SGD", "MuSGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSProp"]
     learning_rate: float = Field(gt=0)
     flip_horizontal: float = Field(ge=0, le=1, description="probability")
     mosaic: float = Field(ge=0, le=1, description="probability")
     close_mosaic: int = Field(ge=0, description="last epochs without mosaic")
     precision: Literal["fp32", "bf16"]
     seed: int = Field(ge=0)
-    device: str = Field(pattern=r"^(auto|cpu|\d+(,\d+)*)$", description="auto, cpu, or CUDA indices")
+    device: Literal["auto", "cpu"] | Annotated[int, Field(ge=0)] = Field(description="auto, cpu, or a CUDA index")
 
     def missing_files(self) -> dict[str, str]:
-        """Return what is wrong with `pretrained`, for the check before a run; a bare name may be downloaded."""
-        if "/" not in self.pretrained or Path(self.pretrained).is_file():
-            return {}
-        return {"pretrained": f"no file {self.pretrained!r}, expected a .pt file, its name, or none; correct the path"}
+        """Return what is wrong with `model` and `pretrained`, for the check before a run."""
+        faults = {}
+        known = known_detectors()
+        if re.sub(r"(?<=\d)[a-z](?=-|$)", "", self.model) not in known:
+            listed = ", ".join(sorted(known))
+            faults["model"] = f"no detector {self.model!r}, expected one of {listed} with its size, as in yolo11n"
+        given = self.pretrained
+        if given != "none" and not Path(given).is_file() and ("/" in given or not given.endswith(".pt")):
+            faults["pretrained"] = f"no file {given!r}, expected a path to a .pt file, a name.pt to download, or none"
+        return faults
+
+
+def known_detectors() -> set[str]:
+    """Return the detectors that the installed ultralytics knows, without their sizes: yolo11, yolov8-p2...
+
+    Its files are listed and it is not imported, which would take seconds.
+    """
+    found = importlib.util.find_spec("ultralytics")
+    assert found is not None
+    assert found.origin is not None
+    names = {path.stem for path in (Path(found.origin).parent / "cfg" / "models").rglob("yolo*.yaml")}
+    return {name for name in names if re.fullmatch(r"yolov?\d+(-p\d)?|yolov?\d+", name)}
 
 
 def run(
@@ -66,19 +86,20 @@ def run(
         epochs: CSV with one row per epoch.
         metrics: JSON of numbers.
     """
-    settings = TrainSettings(**params.model_dump())
+    settings = TrainSettings(**params.model_dump() | {"device": str(params.device)})
     work = WORK / _run_key(params, labels, splits)
     view = work / "view"
     if not (view / "data.yaml").is_file():
         shutil.rmtree(view, ignore_errors=True)
         with replacing(view) as temporary:
-            write_training_view(read_dataset(labels, root=dataset), pd.read_parquet(splits), temporary, view)
+            write_training_view(read_dataset(labels, root=dataset), read_splits(splits), temporary, view)
     result = train_detector(view / "data.yaml", settings, work, say)
     lineage = {
-        "git_commit": git_commit(Path()),
+        "train_git_commit": git_commit(Path()),
         "dataset_sha256": dataset_sha256(labels),
         "splits_sha256": sha256_of(splits),
         "weights_sha256": sha256_of(result.weights),
+        "pretrained_sha256": _sha256_or_none(params.pretrained),
         "train": dataclasses.asdict(settings),
         "resumed_from_epoch": result.resumed_from_epoch,
     }
@@ -101,15 +122,18 @@ def run(
 
 def _run_key(params: TrainParams, labels: Path, splits: Path) -> str:
     """Return a name that is the same only for a run that would give the same weights."""
-    given = Path(params.pretrained)
     parts = [
         params.model_dump_json(),
         dataset_sha256(labels),
         sha256_of(splits),
         sha256_of_tree(Path(__file__).parent.parent / "plumbline" / "yolo"),
-        sha256_of(given) if given.is_file() else "",
+        _sha256_or_none(params.pretrained) or "",
     ]
     return hash_of_hashes(parts)[:16]
+
+
+def _sha256_or_none(path: str) -> str | None:
+    return sha256_of(Path(path)) if Path(path).is_file() else None
 
 
 def _metrics(result: TrainResult) -> dict[str, float | int]:

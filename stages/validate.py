@@ -31,7 +31,7 @@ class SeverityParams(StageParams):
     unreadable_image: StopOrDrop = Field(description="Cannot be decoded, or damaged; drop: the image and its boxes.")
     missing_image: StopOrDrop = Field(description="A label names no image that is there; drop: the label.")
     missing_label: Any3 = Field(description="Image without label file; warning: a negative; drop: the image.")
-    malformed_label: StopOrDrop = Field(description="Cannot be read; drop: that file or row, the image stays.")
+    malformed_label: StopOrDrop = Field(description="Cannot be read; drop: the whole image.")
     unknown_class: StopOrDrop = Field(description="Not in dataset.class_names; drop: the box.")
     zero_area_box: StopOrDrop = Field(description="No width or no height, or reversed corners; drop: the box.")
     box_outside_image: StopOrDrop = Field(description="By more than box_tolerance_px, or wholly; drop: the box.")

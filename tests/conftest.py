@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from untrained_detector import make_checkpoint
 ROOT = Path(__file__).parent.parent
 
 # DVC keeps a machine-wide state by default; tests must neither read nor fill it.
+os.environ.setdefault("DVC_SITE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"plumbline-tests-{os.getuid()}"))
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_no_module_is_a_dep_without_being_imported(name):
 def test_every_path_in_cmd_is_a_dep_or_an_out(name):
     stage = STAGES[name]
     known = deps_of(stage) | outs_of(stage)
-    words = [word for word in stage.cmd.split() if "/" in word]
+    words = [word for word in shlex.split(stage.cmd) if "/" in word]
     assert words, "a stage reads or writes something"
     for word in words:
         # A folder of outs may be named as one (reports/evaluate/x holds the outs), or lie inside a dep.

@@ -55,7 +55,7 @@ def export(hub: Path, out: Path, precision: str) -> dict[str, Any]:
         raise BackendError(
             f"{hub}: pnnx gave the outputs {outputs}, expected {len(graph.output)}; report this as a bug"
         )
-    return {"weights_stored_as": precision}
+    return {"weights_stored_as": precision, "computes_in": "fp32"}
 
 
 def open_session(folder: Path, artifact: Artifact, threads: int) -> Engine:

@@ -26,7 +26,7 @@ def export(hub: Path, out: Path, precision: str) -> dict[str, Any]:
 
     model = openvino.convert_model(str(hub))
     openvino.save_model(model, str(out / MODEL), compress_to_fp16=precision == "fp16")
-    return {"inference_precision": "f32"}
+    return {"weights_stored_as": precision, "computes_in": "fp32"}
 
 
 def open_session(folder: Path, artifact: Artifact, threads: int) -> Engine:
@@ -45,6 +45,7 @@ def open_session(folder: Path, artifact: Artifact, threads: int) -> Engine:
 
     def engine(tensor: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         request.infer({0: tensor}, share_inputs=True)
-        return [request.get_tensor(port).data for port in ports]
+        # Copies: the request writes its next results into the same memory.
+        return [request.get_tensor(port).data.copy() for port in ports]
 
     return engine

@@ -150,6 +150,8 @@ def _yaml_names(path: Path) -> dict[int, str] | None:
         raise DatasetError(f"{path}:{line}: not YAML ({error.problem}), expected `names:`; mend the line") from error
     except (YAMLError, ValueError) as error:
         raise DatasetError(f"{path}: not YAML ({' '.join(str(error).split())}), expected `names:`; mend it") from error
+    if isinstance(values, dict) and "kpt_shape" in values:
+        raise DatasetError(f"{path}: expected boxes or polygons, got keypoints (kpt_shape); export the boxes alone")
     names = values.get("names") if isinstance(values, dict) else None
     if names is None:
         return None

@@ -5,7 +5,9 @@ Nothing of ultralytics may be imported before `quiet_ultralytics` has switched o
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -20,6 +22,7 @@ def quiet_ultralytics() -> None:
     """
     if "PLUMBLINE_YOLO_CONFIG" not in os.environ:
         config = Path(tempfile.mkdtemp(prefix="plumbline-yolo-"))
+        atexit.register(shutil.rmtree, config, ignore_errors=True)
         os.environ["PLUMBLINE_YOLO_CONFIG"] = os.environ["YOLO_CONFIG_DIR"] = str(config)
     os.environ["YOLO_AUTOINSTALL"] = "false"
     os.environ.setdefault("YOLO_VERBOSE", "false")

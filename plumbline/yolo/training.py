@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import time
 from collections.abc import Callable
@@ -101,7 +102,7 @@ def train_detector(
     """Train, or go on with the run that was interrupted in the same `work_dir`.
 
     Args:
-        data_yaml: Of a training view (see `plumbline.training_view`).
+        data_yaml: Of a training view (see `plumbline.yolo.view`).
         settings: See `TrainSettings`.
         work_dir: Kept when interrupted; the caller removes it when all is safe.
         say: Gets one line per epoch.
@@ -124,11 +125,13 @@ def train_detector(
     if done < settings.epochs:
         try:
             trainer = DetectionTrainer(overrides=overrides)
+            # Before the first batch: ultralytics drops images and boxes with a warning only.
+            trainer.add_callback("on_pretrain_routine_end", lambda state: _refuse_lost_boxes(state, data_yaml))
+            trainer.add_callback("on_fit_epoch_end", lambda state: _refuse_another_batch(state, settings.batch))
             _report_epochs(trainer, settings.epochs, say)
             trainer.train()
         except (RuntimeError, OSError, ValueError) as error:
             raise TrainingError(f"training {settings.model} failed: {error}; see the lines above") from error
-        _refuse_lost_boxes(trainer, data_yaml)
     weights = work_dir / "best.pt"
     save_plain_checkpoint(run_dir / "weights" / "best.pt", weights, settings)
     return TrainResult(weights, read_epochs(run_dir / "results.csv"), done)
@@ -142,12 +145,12 @@ def epochs_done(last: Path) -> int:
         return 0
     try:
         checkpoint = torch.load(last, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, OSError):
+        epoch, epochs = int(checkpoint["epoch"]), int(checkpoint["train_args"]["epochs"])
+    except (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError):
         # Killed while it wrote the checkpoint: start again rather than fail.
         return 0
-    epoch = int(checkpoint["epoch"])
     # A finished run's checkpoint says -1 and holds no optimizer.
-    return int(checkpoint["train_args"]["epochs"]) if epoch < 0 else epoch + 1
+    return epochs if epoch < 0 else epoch + 1
 
 
 def read_epochs(results_csv: Path) -> pd.DataFrame:
@@ -182,6 +185,8 @@ def save_plain_checkpoint(source: Path, target: Path, settings: TrainSettings) -
 
 def _overrides(data_yaml: Path, settings: TrainSettings, run_dir: Path) -> dict[str, Any]:
     device = resolve_device(settings.device)
+    if settings.precision == "bf16" and device == "cpu":
+        raise TrainingError("train.precision is bf16 and there is no GPU, expected fp32; change it in params.yaml")
     return {
         "task": "detect",
         "model": f"{settings.model}.yaml",
@@ -199,7 +204,7 @@ def _overrides(data_yaml: Path, settings: TrainSettings, run_dir: Path) -> dict[
         "fliplr": settings.flip_horizontal,
         "mosaic": settings.mosaic,
         "close_mosaic": settings.close_mosaic,
-        "amp": "bf16" if settings.precision == "bf16" and device != "cpu" else False,
+        "amp": "bf16" if settings.precision == "bf16" else False,
         "seed": settings.seed,
         "deterministic": True,
         "device": device,
@@ -246,8 +251,17 @@ def _report_epochs(trainer: Any, epochs: int, say: Callable[[str], None]) -> Non
     trainer.add_callback("on_fit_epoch_end", on_fit_epoch_end)
 
 
+def _refuse_another_batch(trainer: Any, batch: int) -> None:
+    """Refuse a batch that ultralytics has halved because the GPU's memory was full: the lineage would not be true."""
+    if trainer.batch_size != batch:
+        raise TrainingError(
+            f"the GPU's memory is too small for train.batch {batch}, expected at most {trainer.batch_size}; "
+            "change it in params.yaml"
+        )
+
+
 def _refuse_lost_boxes(trainer: Any, data_yaml: Path) -> None:
-    """Compare what ultralytics trained on with what it was given: it drops images and boxes with a warning only."""
+    """Compare what ultralytics will train on with what it was given."""
     for split, loader in (("train", trainer.train_loader), ("val", trainer.test_loader)):
         labels = data_yaml.parent / "labels" / split
         texts = [path.read_text(encoding="utf-8") for path in sorted(labels.glob("*.txt"))]

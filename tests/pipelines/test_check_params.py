@@ -164,3 +164,13 @@ def test_the_command_says_one_line_and_exits_with_1(path, capsys):
     output, error = capsys.readouterr()
     assert output == ""
     assert re.fullmatch(r"error: .*params\.yaml:2: unknown section 'data', .*\n", error)
+
+
+@pytest.mark.parametrize("name", ["onnx.v2", "ncnn fp32", "weights", "Big", "-x"])
+def test_a_target_whose_name_cannot_be_a_stage_is_refused(tmp_path, name):
+    from stages.export import TargetParams
+
+    path = tmp_path / "params.yaml"
+    path.write_text(f'targets:\n  "{name}": {{backend: onnx, precision: fp32}}\n')
+    with pytest.raises(ParamsError, match=rf"params.yaml:2: the name '{name}' cannot be used, expected"):
+        check_params(path, [("targets.*", TargetParams)])

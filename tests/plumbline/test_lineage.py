@@ -23,10 +23,14 @@ def test_commit_and_dirt(tmp_path):
     git(tmp_path, "commit", "-qm", "one")
     commit = git(tmp_path, "rev-parse", "HEAD")
     assert git_commit(tmp_path) == commit
-    (tmp_path / "new.txt").write_text("untracked files do not count")
+    (tmp_path / "new.txt").write_text("untracked files do not count, but for code")
     (tmp_path / "dvc.lock").write_text("2")
     (tmp_path / "reports/metrics.json").write_text("2")
     assert git_commit(tmp_path) == commit
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "new.py").write_text("")
+    assert git_commit(tmp_path) == f"{commit}-dirty"
+    (tmp_path / "stages" / "new.py").unlink()
     (tmp_path / "code.py").write_text("2")
     assert git_commit(tmp_path) == f"{commit}-dirty"
 

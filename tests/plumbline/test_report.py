@@ -163,7 +163,7 @@ def test_page_tells_the_rest():
     assert cells(text, "dog\\|wolf")[2:] == ["–"] * 4  # noqa: RUF001
     assert "- cpu_model: `A CPU`" in text
     assert "- git_commit: `abc123`" in text
-    assert "git checkout abc123\nmake repro" in text
+    assert "The artifacts were made at `abc123`. Then" in text
     assert "report.png" in text
     assert "samples.jpg" in text
     assert cells(text, "train") == ["train", "70", "200"]
@@ -186,8 +186,7 @@ def test_changed_code_is_told():
         for n, r in results().items()
     }
     text = page(content(results=dirty))
-    assert "git checkout abc\n" in text
-    assert "not in that commit" in text
+    assert "The artifacts were made at `abc`, with changes that were not committed." in text
 
 
 def test_notes_are_shown():

@@ -23,6 +23,11 @@ from plumbline.splitting import (
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
+def deal(groups, counts, fractions, seed, keys=None):
+    keys = [f"{n}" for n in range(len(groups))] if keys is None else keys
+    return assign_splits(groups, counts, keys, fractions, seed)
+
+
 def images_table(hashes, groups=None, shas=None, readable=None):
     count = len(hashes)
     return pd.DataFrame(
@@ -136,7 +141,7 @@ def dealings(draw, fewest_groups=3):
 @given(dealings())
 def test_whole_groups_are_dealt_and_no_split_is_empty(dealing):
     groups, counts, fractions, seed = dealing
-    splits = assign_splits(groups, counts, fractions, seed)
+    splits = deal(groups, counts, fractions, seed)
     assert splits.shape == groups.shape
     assert set(splits) == set(fractions)
     for number in np.unique(groups):
@@ -147,7 +152,7 @@ def test_whole_groups_are_dealt_and_no_split_is_empty(dealing):
 @given(dealings(fewest_groups=6))
 def test_fractions_are_reached_within_the_largest_group(dealing):
     groups, counts, fractions, seed = dealing
-    splits = assign_splits(groups, counts, fractions, seed)
+    splits = deal(groups, counts, fractions, seed)
     groups_of = [len(np.unique(groups[splits == name])) for name in fractions]
     largest = np.bincount(groups).max()
     for name, fraction in fractions.items():
@@ -162,13 +167,15 @@ def test_the_order_of_rows_changes_no_split(dealing, random):
     groups, counts, fractions, seed = dealing
     order = list(range(len(groups)))
     random.shuffle(order)
-    splits = assign_splits(groups, counts, fractions, seed)
-    np.testing.assert_array_equal(assign_splits(groups[order], counts[order], fractions, seed), splits[order])
+    splits = deal(groups, counts, fractions, seed)
+    np.testing.assert_array_equal(
+        deal(groups[order], counts[order], fractions, seed, keys=[f"{n}" for n in order]), splits[order]
+    )
 
 
 def test_another_seed_deals_otherwise():
     groups, counts = np.arange(60), np.ones((60, 1), dtype=np.int64)
-    dealt = {tuple(assign_splits(groups, counts, FRACTIONS, seed)) for seed in range(3)}
+    dealt = {tuple(deal(groups, counts, FRACTIONS, seed)) for seed in range(3)}
     assert len(dealt) == 3
 
 
@@ -177,7 +184,7 @@ def test_another_seed_deals_otherwise():
 def test_class_shares_follow_the_fractions(state, seed):
     random = np.random.default_rng(state)
     counts = random.poisson([12.0, 1.0, 1.0], (300, 3))
-    splits = assign_splits(np.arange(300), counts, FRACTIONS, seed)
+    splits = deal(np.arange(300), counts, FRACTIONS, seed)
     # A random deal is off by about 0.03 here.
     assert worst_class_share_deviation(splits, counts, FRACTIONS) < 0.01
 
@@ -185,7 +192,7 @@ def test_class_shares_follow_the_fractions(state, seed):
 def test_more_groups_than_are_swapped_are_dealt_as_well(monkeypatch):
     counts = np.random.default_rng(0).poisson([12.0, 1.0, 1.0], (300, 3))
     monkeypatch.setattr("plumbline.splitting._MOST_GROUPS_TO_SWAP", 0)
-    splits = assign_splits(np.arange(300), counts, FRACTIONS, 0)
+    splits = deal(np.arange(300), counts, FRACTIONS, 0)
     assert worst_class_share_deviation(splits, counts, FRACTIONS) < 0.02
 
 
@@ -193,7 +200,7 @@ def test_more_groups_than_are_swapped_are_dealt_as_well(monkeypatch):
 def test_too_few_groups_are_refused_with_the_reason(groups):
     message = rf"expected at least 3 .*got {len(set(groups))} from {len(groups)} images; .*near_duplicate_bits"
     with pytest.raises(DatasetError, match=message):
-        assign_splits(np.array(groups, dtype=np.int64), np.zeros((len(groups), 1), dtype=np.int64), FRACTIONS, 0)
+        deal(np.array(groups, dtype=np.int64), np.zeros((len(groups), 1), dtype=np.int64), FRACTIONS, 0)
 
 
 def test_deviation_is_of_the_worst_class_and_empty_classes_do_not_count():
@@ -227,6 +234,6 @@ def test_the_near_duplicates_of_bccd_stay_together():
             counts[row, names.index(item.findtext("name"))] += 1
     grouping = group_images(images, 6)
     assert grouping.num_near_duplicate_pairs == 1
-    splits = dict(zip((path.stem for path in paths), assign_splits(grouping.groups, counts, FRACTIONS, 0), strict=True))
+    splits = dict(zip((path.stem for path in paths), deal(grouping.groups, counts, FRACTIONS, 0), strict=True))
     assert splits["BloodImage_00037"] == splits["BloodImage_00038"]
     assert worst_class_share_deviation(np.array(list(splits.values())), counts, FRACTIONS) < 0.01

@@ -22,7 +22,7 @@ PARAMS = {
 @pytest.fixture
 def place(tmp_path):
     write_tiny_artifact(tmp_path / "artifact")
-    write_tiny_dataset(tmp_path, CELLS, ["train", "test", "test", "test"])
+    write_tiny_dataset(tmp_path, CELLS, ["train", "val", "val", "val"])
     return tmp_path
 
 
@@ -107,7 +107,7 @@ def test_bad_input_ends_with_one_line_and_no_output(place, capsys, changed, told
     assert not (place / "out").exists()
 
 
-def test_a_dataset_without_a_test_split_is_refused(place, capsys):
+def test_a_dataset_without_a_val_split_is_refused(place, capsys):
     write_tiny_dataset(place / "other", CELLS, ["train"] * 4)
     assert stage(place, splits="other/splits.parquet") == 1
-    assert "expected one or more images in the split 'test', got none" in capsys.readouterr().err
+    assert "expected one or more images in the split 'val', got none" in capsys.readouterr().err

@@ -49,7 +49,9 @@ def ingest(tmp_path, capsys):
             YAML(typ="safe").dump(values, file)
         paths = {"source": source, "out": tmp_path / "made" / "dataset", "metrics": tmp_path / "made" / "ingest.json"}
         code = main([*(f"--{key}={path}" for key, path in paths.items()), f"--params={params}"])
-        return code, capsys.readouterr().err
+        captured = capsys.readouterr()
+        run.told = captured.out
+        return code, captured.err
 
     return run
 
@@ -101,7 +103,25 @@ def test_a_folder_of_labelled_images_becomes_a_dataset(ingest, voc, tmp_path):
         [str(voc / "Annotations" / "a.xml"), 3],
         [str(voc / "Annotations" / "broken.xml"), 3],
     ]
-    assert dataset.findings[["code", "image_id"]].values.tolist() == [["missing_label", 2]]
+    assert dataset.findings[["code", "image_id"]].values.tolist() == [["unreadable_image", 1], ["missing_label", 2]]
+
+
+def test_why_an_image_cannot_be_read_is_kept(ingest, voc, tmp_path):
+    ingest(voc)
+    finding = read_dataset(tmp_path / "made" / "dataset").findings.iloc[0]
+    assert finding["source_file"] == str(voc / "JPEGImages" / "broken.png")
+    assert finding["message"].startswith("image cannot be decoded (")
+    assert finding["message"].endswith("), expected a whole image; replace the file")
+
+
+def test_images_left_out_and_splits_not_used_are_told(ingest, voc):
+    (voc / "JPEGImages" / "train").mkdir()
+    (voc / "JPEGImages" / "a.jpg").rename(voc / "JPEGImages" / "train" / "a.jpg")
+    (voc / "moving.gif").write_bytes(b"GIF89a")
+    ingest(voc)
+    told = ingest.told
+    assert "image files left out: 1 (another place than the format's, or another type): moving.gif" in told
+    assert "the source's own train, val and test are not used" in told
 
 
 def test_metrics_are_counts(ingest, voc, tmp_path):
@@ -109,7 +129,7 @@ def test_metrics_are_counts(ingest, voc, tmp_path):
     assert json.loads((tmp_path / "made" / "ingest.json").read_text()) == {
         "num_boxes": 2,
         "num_classes": 2,
-        "num_findings": 1,
+        "num_findings": 2,
         "num_images": 3,
         "num_unreadable_images": 1,
     }
