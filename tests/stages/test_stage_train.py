@@ -134,6 +134,15 @@ def test_a_model_or_weights_that_are_not_there(prepared, view, tmp_path, changes
         train_detector(view, settings_of(prepared, **changes), tmp_path, lambda _: None)
 
 
+def test_weights_by_name_go_as_far_as_the_download(prepared, view, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Nothing listens there: no network is reached, and a machine that has one downloads nothing.
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(TrainingError, match=r"training yolo11n failed: .*yolo11n\.pt"):
+        train_detector(view, settings_of(prepared, pretrained="yolo11n.pt"), tmp_path / "work", lambda _: None)
+
+
 def test_pretrained_weights_are_used(prepared, view, tmp_path):
     given = tmp_path / "given.pt"
     make_checkpoint(given, "yolo11n", num_classes=10, seed=7)
