@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from plumbline.errors import PlumblineError
 
@@ -114,9 +115,18 @@ def changed_stages(root: Path) -> frozenset[str]:
     Raises:
         GraphError: ``dvc status`` fails.
     """
+    return frozenset(ask_dvc(root, "--wait-for-lock", "status"))
+
+
+def ask_dvc(root: Path, *command: str) -> dict[str, Any]:
+    """Return the JSON that a DVC command prints with ``--json``.
+
+    Raises:
+        GraphError: The command fails.
+    """
     answer = subprocess.run(
         # `dvc` beside this interpreter, whatever PATH says.
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json"],
+        [sys.executable, "-m", "dvc", *command, "--json"],
         cwd=root,
         env={**os.environ, "DVC_NO_ANALYTICS": "1"},
         capture_output=True,
@@ -125,8 +135,9 @@ def changed_stages(root: Path) -> frozenset[str]:
     )
     if answer.returncode:
         last = (answer.stderr.strip() or "no output").splitlines()[-1]
-        raise GraphError(f"{root}: `dvc status` failed: {last.removeprefix('ERROR: ')}; run it to see more")
-    return frozenset(json.loads(answer.stdout))
+        said = last.removeprefix("ERROR: ")
+        raise GraphError(f"{root}: `dvc {' '.join(command)}` failed: {said}; run it to see more")
+    return json.loads(answer.stdout)
 
 
 def _name(path_in_repo: str, name: str) -> str:

@@ -6,12 +6,8 @@ Prefect's settings come from the environment of whoever imports this; `pipelines
 from __future__ import annotations
 
 import base64
-import json
 import math
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from pipelines.graph import Graph, changed_stages, read_graph
+from pipelines.graph import Graph, ask_dvc, changed_stages, read_graph
 from pipelines.run_stage import Outcome, StageError, run_stage
 
 REPORT = Path("reports/report/report.md")
@@ -109,15 +105,7 @@ def keep_report(root: Path) -> None:
 
 def keep_metrics(root: Path) -> None:
     """Store every number that ``dvc metrics show`` knows as the artifact ``metrics``."""
-    answer = subprocess.run(
-        [sys.executable, "-m", "dvc", "metrics", "show", "--json"],
-        cwd=root,
-        env={**os.environ, "DVC_NO_ANALYTICS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    rows = metric_rows(json.loads(answer.stdout)) if answer.returncode == 0 else []
+    rows = metric_rows(ask_dvc(root, "metrics", "show"))
     if rows:
         create_table_artifact(rows, key="metrics", description="`dvc metrics show`")
 

@@ -61,19 +61,21 @@ def start_server(environment: MutableMapping[str, str]) -> str:
     log = Path(environment["PREFECT_HOME"]) / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     port = _free_port()
+    address = f"http://127.0.0.1:{port}/api"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            env=dict(environment),
+            # The UI asks port 4200 unless it is told: its page would open, empty.
+            env={**environment, "PREFECT_SERVER_UI_API_URL": address},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     atexit.register(end_group, process)
-    environment["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    _wait_for_answer(process, environment["PREFECT_API_URL"] + "/health", log)
-    return environment["PREFECT_API_URL"]
+    _wait_for_answer(process, f"{address}/health", log)
+    environment["PREFECT_API_URL"] = address
+    return address
 
 
 def _wait_for_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
