@@ -67,13 +67,3 @@ def box_iou(a: Boxes, b: Boxes) -> npt.NDArray[np.floating[Any]]:
     inter = wh[..., 0] * wh[..., 1]
     union = box_area(a)[:, None] + box_area(b)[None, :] - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-
-
-def clip_boxes(xyxy: Boxes, resolution_wh: tuple[int, int]) -> Boxes:
-    """Return a copy with every corner inside the image.
-
-    >>> clip_boxes(np.array([[-5.0, 2.0, 12.0, 9.0]]), (10, 10)).tolist()
-    [[0.0, 2.0, 10.0, 9.0]]
-    """
-    width, height = resolution_wh
-    return np.clip(xyxy, 0, np.array([width, height, width, height], dtype=xyxy.dtype))

@@ -362,7 +362,7 @@ def _clipped(dataset: Dataset, tolerance_px: float) -> npt.NDArray[np.float64]:
 
 
 def _corners(row: npt.NDArray[np.float64]) -> str:
-    """Render one box; pixels from 0, which is one less than Pascal VOC writes.
+    """Render one box, in pixels.
 
     >>> _corners(np.array([0.0, 1.25, 10.0, 1e9]))
     '(x1, y1, x2, y2) = (0, 1.25, 10, 1000000000)'

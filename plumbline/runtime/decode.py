@@ -63,10 +63,13 @@ def _decode_stride(
     """Return xyxy (N, 4), scores (N,) and class_id (N,) of one scale, in the order of class, then cell."""
     num_classes, _, width = logits.shape[1:]
     flat = logits.reshape(num_classes, -1)
-    if np.isnan(flat).any():
+    floor, best = _logit(confidence), flat.max()
+    if np.isnan(best):
         # A comparison with NaN is false: a broken engine would look like an image without objects.
         raise BackendError(f"the class scores at stride {stride} hold NaN, expected numbers; export the artifact again")
-    class_id, cell = np.nonzero(flat > _logit(confidence))
+    if best <= floor:  # most images have nothing at one scale or another
+        return np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64)
+    class_id, cell = np.divmod(np.flatnonzero(flat > floor), flat.shape[1])
     score = np.reciprocal(1 + np.exp(-flat[class_id, cell].astype(np.float32)))
     sides = _side_lengths(box.reshape(4, reg_max, -1)[..., cell].astype(np.float32))
     centre = np.stack([cell % width, cell // width]).astype(np.float32) + np.float32(0.5)

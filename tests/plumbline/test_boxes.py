@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from plumbline.boxes import box_area, box_iou, clip_boxes, cxcywhn_to_xyxy, xyxy_to_cxcywhn, xyxy_to_xywh
+from plumbline.boxes import box_area, box_iou, cxcywhn_to_xyxy, xyxy_to_cxcywhn, xyxy_to_xywh
 
 SIZES = st.tuples(st.integers(1, 4096), st.integers(1, 4096))
 
@@ -47,18 +47,6 @@ def test_iou_is_symmetric_and_within_0_and_1(a, b):
 @given(boxes())
 def test_a_box_is_all_of_itself_unless_it_has_no_area(xyxy):
     np.testing.assert_allclose(np.diag(box_iou(xyxy, xyxy)), (box_area(xyxy) > 0).astype(float))
-
-
-@settings(deadline=None)
-@given(boxes(), SIZES)
-def test_clipping_keeps_inside_boxes_and_brings_the_others_in(xyxy, resolution_wh):
-    before = xyxy.copy()
-    clipped = clip_boxes(xyxy, resolution_wh)
-    limit = np.array([*resolution_wh, *resolution_wh])
-    assert ((clipped >= 0) & (clipped <= limit)).all()
-    inside = ((xyxy >= 0) & (xyxy <= limit)).all(axis=1)
-    np.testing.assert_array_equal(clipped[inside], xyxy[inside])
-    np.testing.assert_array_equal(xyxy, before)
 
 
 def test_known_values():
