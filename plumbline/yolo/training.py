@@ -127,7 +127,7 @@ def train_detector(
             trainer = DetectionTrainer(overrides=overrides)
             # Before the first batch: ultralytics drops images and boxes with a warning only.
             trainer.add_callback("on_pretrain_routine_end", lambda state: _refuse_lost_boxes(state, data_yaml))
-            trainer.add_callback("on_fit_epoch_end", lambda state: _refuse_another_batch(state, settings.batch))
+            trainer.add_callback("on_fit_epoch_end", lambda state: refuse_another_batch(state, settings.batch))
             _report_epochs(trainer, settings.epochs, say)
             trainer.train()
         except (RuntimeError, OSError, ValueError) as error:
@@ -251,8 +251,12 @@ def _report_epochs(trainer: Any, epochs: int, say: Callable[[str], None]) -> Non
     trainer.add_callback("on_fit_epoch_end", on_fit_epoch_end)
 
 
-def _refuse_another_batch(trainer: Any, batch: int) -> None:
-    """Refuse a batch that ultralytics has halved because the GPU's memory was full: the lineage would not be true."""
+def refuse_another_batch(trainer: Any, batch: int) -> None:
+    """Refuse a batch that ultralytics has halved because the GPU's memory was full: the lineage would not be true.
+
+    Raises:
+        TrainingError: The trainer's batch is not the one that was asked for.
+    """
     if trainer.batch_size != batch:
         raise TrainingError(
             f"the GPU's memory is too small for train.batch {batch}, expected at most {trainer.batch_size}; "

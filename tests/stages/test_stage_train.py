@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from untrained_detector import make_checkpoint
 from plumbline.errors import TrainingError
 from plumbline.manifest import read_dataset
 from plumbline.params import load_section
-from plumbline.yolo.training import TrainSettings, epochs_done, train_detector
+from plumbline.yolo.training import TrainSettings, epochs_done, refuse_another_batch, train_detector
 from plumbline.yolo.view import write_training_view
 from stages.train import TrainParams
 
@@ -198,3 +199,10 @@ def test_bf16_without_a_gpu_is_refused(prepared, view, tmp_path):
 def test_a_damaged_checkpoint_means_from_the_start(tmp_path, content):
     (tmp_path / "last.pt").write_bytes(content)
     assert epochs_done(tmp_path / "last.pt") == 0
+
+
+def test_a_batch_that_ultralytics_has_halved_is_refused():
+    # Only a GPU that runs out of memory brings it about: what ultralytics leaves behind is a trainer with another size.
+    refuse_another_batch(SimpleNamespace(batch_size=16), 16)
+    with pytest.raises(TrainingError, match=r"too small for train\.batch 16, expected at most 8; change it"):
+        refuse_another_batch(SimpleNamespace(batch_size=8), 16)
