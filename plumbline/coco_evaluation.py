@@ -79,12 +79,7 @@ def evaluate_detections(
             detection on another image.
     """
     _check_image_ids(image_ids)
-    # Sorted, so that equal confidences and overlaps are settled the same way whatever the order of the rows.
-    truth = ground_truth[ground_truth["image_id"].isin(image_ids)]
-    truth = truth.sort_values(["image_id", "class_id", *XYXY])
-    found = detections.sort_values(
-        ["image_id", "confidence", "class_id", *XYXY], ascending=[True, False, True, True, True, True, True]
-    )
+    truth, found = in_order(ground_truth, detections, image_ids)
     _check_rows(truth, "ground truth", XYXY, len(class_names))
     _check_rows(found, "detections", [*XYXY, "confidence"], len(class_names))
     strangers = sorted(set(found["image_id"]) - set(image_ids))
@@ -97,6 +92,20 @@ def evaluate_detections(
     confidence, hits = found["confidence"].to_numpy(), _hits(truth, found)
     metrics |= _threshold_metrics(confidence, hits, len(truth), confidence_threshold)
     return Evaluation(metrics, precision[IOU_50], tuple(class_names))
+
+
+def in_order(
+    ground_truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Sequence[int]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the boxes of the images named, and the detections, those of an image by falling confidence.
+
+    Sorted by everything else too, so that equal confidences and overlaps are settled the same way whatever the order
+    of the rows.
+    """
+    truth = ground_truth[ground_truth["image_id"].isin(image_ids)]
+    ascending = [True, False, True, True, True, True, True]
+    found = detections.sort_values(["image_id", "confidence", "class_id", *XYXY], ascending=ascending)
+    return truth.sort_values(["image_id", "class_id", *XYXY]), found
 
 
 def _check_image_ids(image_ids: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from plumbline.box_matching import match_greedily
 from plumbline.boxes import box_iou
-from plumbline.coco_evaluation import RECALL_POINTS, XYXY, Evaluation
+from plumbline.coco_evaluation import RECALL_POINTS, XYXY, Evaluation, in_order
 
 
 def precision_recall_rows(evaluation: Evaluation) -> pd.DataFrame:
@@ -56,11 +56,8 @@ def confusion_rows(
     Returns:
         Columns actual and predicted, one row per pair, in the order of class_id with background last.
     """
-    truth = ground_truth[ground_truth["image_id"].isin(image_ids)]
-    truth = truth.sort_values(["image_id", "class_id", *XYXY])
-    found = detections[detections["confidence"] >= confidence_threshold].sort_values(
-        ["image_id", "confidence", "class_id", *XYXY], ascending=[True, False, True, True, True, True, True]
-    )
+    kept = detections[detections["confidence"] >= confidence_threshold]
+    truth, found = in_order(ground_truth, kept, image_ids)
     truths, founds = dict(iter(truth.groupby("image_id"))), dict(iter(found.groupby("image_id")))
     background = len(class_names)
     pairs = [

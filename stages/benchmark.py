@@ -20,6 +20,7 @@ from plumbline.latency import LatencyResult, measure
 from plumbline.machine import describe_machine, read_temperature_c
 from plumbline.manifest import read_dataset
 from plumbline.params import StageParams, load_section
+from plumbline.runtime.artifact import size_bytes
 from plumbline.runtime.preprocess import read_image
 from plumbline.runtime.session import load_artifact
 from plumbline.split_images import images_of_split
@@ -88,9 +89,10 @@ def run(
         max_duration_s=params.max_duration_s,
         progress=_progress(session.artifact.name),
     )
-    size_bytes = sum((artifact / name).stat().st_size for name in session.artifact.files)
     write_json(machine, described | {"temperature_after_c": read_temperature_c()})
-    write_json(metrics, result.metrics() | {"threads": params.threads, "size_bytes": size_bytes})
+    write_json(
+        metrics, result.metrics() | {"threads": params.threads, "size_bytes": size_bytes(session.artifact, artifact)}
+    )
     return result
 
 

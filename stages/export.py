@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field, model_validator
 
-from plumbline.backends import TARGET_BACKENDS, backend_module
+from plumbline.backends import HUB, TARGET_BACKENDS, backend_module
 from plumbline.errors import BackendError
 from plumbline.files import replacing
 from plumbline.lineage import git_commit, hash_of_hashes, toolchain
@@ -23,8 +23,6 @@ from plumbline.runtime.artifact import Artifact, read_artifact, write_artifact
 from plumbline.runtime.preprocess import preprocess, read_image
 from plumbline.split_images import images_of_split
 from stages.shape import exit_code, path_arguments
-
-HUB = "model.onnx"
 
 
 class TargetParams(StageParams):

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from plumbline.backends import HUB
 from plumbline.backends.torch import WEIGHTS
 from plumbline.errors import BackendError
 from plumbline.files import replacing
@@ -19,8 +20,6 @@ from plumbline.lineage import git_commit, toolchain
 from plumbline.params import StageParams, load_section
 from plumbline.runtime.artifact import Artifact, DecodeSpec, InputSpec, Preprocessing, write_artifact
 from stages.shape import exit_code, path_arguments
-
-HUB = "model.onnx"
 
 
 class HubParams(StageParams):

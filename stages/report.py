@@ -43,8 +43,9 @@ from plumbline.report import (
     page,
 )
 from plumbline.report_picture import picture
-from plumbline.runtime.artifact import read_artifact
+from plumbline.runtime.artifact import read_artifact, size_bytes
 from plumbline.runtime.preprocess import read_image
+from plumbline.split_images import read_splits
 from stages.shape import exit_code, path_arguments
 
 XYXY = ["x1", "y1", "x2", "y2"]
@@ -99,9 +100,9 @@ def run(
     results = read_results(targets, evaluate, benchmark, artifacts, weights)
     data = read_dataset(labels, root=dataset)
     _check_classes(results, data)
-    split_of = _read_parquet(splits, ["image_id", "split"]).set_index("image_id")["split"]
+    split_of = read_splits(splits).set_index("image_id")["split"]
     sizes = {
-        name: sum((_artifact_folder(name, artifacts, weights) / file).stat().st_size for file in result.artifact.files)
+        name: size_bytes(result.artifact, _artifact_folder(name, artifacts, weights))
         for name, result in results.items()
     }
     rows = build_rows(results, sizes)

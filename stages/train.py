@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
-import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from plumbline.lineage import dataset_sha256, git_commit, hash_of_hashes, toolch
 from plumbline.manifest import read_dataset
 from plumbline.params import StageParams, load_section
 from plumbline.split_images import read_splits
+from plumbline.yolo import is_detector, known_detectors
 from plumbline.yolo.training import TrainResult, TrainSettings, train_detector
 from plumbline.yolo.view import write_training_view
 from stages.shape import exit_code, path_arguments
@@ -50,26 +49,13 @@ class TrainParams(StageParams):
     def missing_files(self) -> dict[str, str]:
         """Return what is wrong with `model` and `pretrained`, for the check before a run."""
         faults = {}
-        known = known_detectors()
-        if re.sub(r"(?<=\d)[a-z](?=-|$)", "", self.model) not in known:
-            listed = ", ".join(sorted(known))
+        if not is_detector(self.model):
+            listed = ", ".join(sorted(known_detectors()))
             faults["model"] = f"no detector {self.model!r}, expected one of {listed} with its size, as in yolo11n"
         given = self.pretrained
         if given != "none" and not Path(given).is_file() and ("/" in given or not given.endswith(".pt")):
             faults["pretrained"] = f"no file {given!r}, expected a path to a .pt file, a name.pt to download, or none"
         return faults
-
-
-def known_detectors() -> set[str]:
-    """Return the detectors that the installed ultralytics knows, without their sizes: yolo11, yolov8-p2...
-
-    Its files are listed and it is not imported, which would take seconds.
-    """
-    found = importlib.util.find_spec("ultralytics")
-    assert found is not None
-    assert found.origin is not None
-    names = {path.stem for path in (Path(found.origin).parent / "cfg" / "models").rglob("yolo*.yaml")}
-    return {name for name in names if re.fullmatch(r"yolov?\d+(-p\d)?|yolov?\d+", name)}
 
 
 def run(
@@ -86,13 +72,14 @@ def run(
         epochs: CSV with one row per epoch.
         metrics: JSON of numbers.
     """
+    data = read_dataset(labels, root=dataset)
     settings = TrainSettings(**params.model_dump() | {"device": str(params.device)})
     work = WORK / _run_key(params, labels, splits)
     view = work / "view"
     if not (view / "data.yaml").is_file():
         shutil.rmtree(view, ignore_errors=True)
         with replacing(view) as temporary:
-            write_training_view(read_dataset(labels, root=dataset), read_splits(splits), temporary, view)
+            write_training_view(data, read_splits(splits), temporary, view)
     result = train_detector(view / "data.yaml", settings, work, say)
     lineage = {
         "train_git_commit": git_commit(Path()),
@@ -104,7 +91,7 @@ def run(
         "resumed_from_epoch": result.resumed_from_epoch,
     }
     record = {
-        "class_names": list(read_dataset(labels).class_names),
+        "class_names": list(data.class_names),
         "image_size": settings.image_size,
         "toolchain": toolchain(("torch", "torchvision", "ultralytics", "numpy", "opencv-python-headless")),
         "lineage": lineage,

@@ -27,6 +27,9 @@ BACKENDS = {
     "torch": "plumbline.backends.torch",  # the trained weights themselves: scored, never a target
 }
 
+# The hub's ONNX file, in the hub's folder.
+HUB = "model.onnx"
+
 TARGET_BACKENDS = tuple(name for name in BACKENDS if name != "torch")
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from plumbline.errors import BackendError
+from plumbline.files import sha256_of
 
 FORMAT_VERSION = 1
 ARTIFACT_JSON = "artifact.json"
@@ -124,7 +124,7 @@ class Artifact:
 def write_artifact(artifact: Artifact, folder: Path) -> Artifact:
     """Write `artifact.json` into a folder that holds the engine's files, with their hashes; return what was written."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    files = {name: _sha256(folder / name) for name in names if name != ARTIFACT_JSON}
+    files = {name: sha256_of(folder / name) for name in names if name != ARTIFACT_JSON}
     artifact = dataclasses.replace(artifact, files=files)
     text = json.dumps(dataclasses.asdict(artifact), indent=2, sort_keys=True, allow_nan=False)
     (folder / ARTIFACT_JSON).write_text(text + "\n", encoding="utf-8")
@@ -162,6 +162,11 @@ def read_artifact(folder: Path, *, verify: bool = True) -> Artifact:
     return artifact
 
 
+def size_bytes(artifact: Artifact, folder: Path) -> int:
+    """Return the bytes of the files that a device needs; `artifact.json` is not counted."""
+    return sum((folder / name).stat().st_size for name in artifact.files)
+
+
 def _from_json(values: dict[str, Any]) -> Artifact:
     values = dict(values)
     values["class_names"] = tuple(values["class_names"])
@@ -179,13 +184,8 @@ def _verify_files(artifact: Artifact, folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise BackendError(f"{path}: missing, expected a file of artifact {artifact.name!r}; export it again")
-        got = _sha256(path)
+        got = sha256_of(path)
         if got != expected:
             raise BackendError(
                 f"{path}: damaged, expected sha256 {expected[:12]}..., got {got[:12]}...; export it again"
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

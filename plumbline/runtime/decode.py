@@ -44,8 +44,9 @@ def decode(
     Raises:
         BackendError: A score is NaN.
     """
+    floor = _logit(confidence)
     per_stride = [
-        _decode_stride(outputs[2 * level], outputs[2 * level + 1], stride, spec.reg_max, confidence)
+        _decode_stride(outputs[2 * level], outputs[2 * level + 1], stride, spec.reg_max, floor)
         for level, stride in enumerate(spec.strides)
     ]
     xyxy, score, class_id = (np.concatenate(parts) for parts in zip(*per_stride, strict=True))
@@ -58,12 +59,12 @@ def decode(
 
 
 def _decode_stride(
-    box: Floats, logits: Floats, stride: int, reg_max: int, confidence: float
+    box: Floats, logits: Floats, stride: int, reg_max: int, floor: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return xyxy (N, 4), scores (N,) and class_id (N,) of one scale, in the order of class, then cell."""
+    """Return xyxy (N, 4), scores (N,), class_id (N,) of the logits above `floor`, in the order of class, then cell."""
     num_classes, _, width = logits.shape[1:]
     flat = logits.reshape(num_classes, -1)
-    floor, best = _logit(confidence), flat.max()
+    best = flat.max()
     if np.isnan(best):
         # A comparison with NaN is false: a broken engine would look like an image without objects.
         raise BackendError(f"the class scores at stride {stride} hold NaN, expected numbers; export the artifact again")

@@ -6,7 +6,9 @@ Nothing of ultralytics may be imported before `quiet_ultralytics` has switched o
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,3 +31,24 @@ def quiet_ultralytics() -> None:
     from ultralytics.utils import SETTINGS
 
     SETTINGS.update(dict.fromkeys(("sync", "vscode_msg", "openvino_msg", *_LOGGERS), False))
+
+
+def known_detectors() -> set[str]:
+    """Return the detectors that the installed ultralytics knows, without their sizes: yolo11, yolov8-p2...
+
+    Its files are listed and it is not imported, which would take seconds.
+    """
+    found = importlib.util.find_spec("ultralytics")
+    assert found is not None
+    assert found.origin is not None
+    names = {path.stem for path in (Path(found.origin).parent / "cfg" / "models").rglob("yolo*.yaml")}
+    return {name for name in names if re.fullmatch(r"yolov?\d+(-p\d)?", name)}
+
+
+def is_detector(model: str) -> bool:
+    """Tell whether ultralytics knows an architecture, written with its size.
+
+    >>> is_detector("yolo11n"), is_detector("yolov8n-p2"), is_detector("yolo11n-seg"), is_detector("yolo99n")
+    (True, True, False, False)
+    """
+    return re.sub(r"(?<=\d)[a-z](?=-|$)", "", model) in known_detectors()
