@@ -67,8 +67,8 @@ def evaluate_detections(
     does not matter.
 
     Args:
-        ground_truth: Columns image_id, class_id, x1, y1, x2, y2 (pixels); rows of other images are left
-            alone.
+        ground_truth: Columns image_id, class_id, x1, y1, x2, y2 (pixels), and crowd where there are any; rows of
+            other images are left alone.
         detections: The same columns and confidence; every row is of one of the images.
         image_ids: The images to score, also those with no box at all.
         class_names: Index is class_id.
@@ -87,6 +87,7 @@ def evaluate_detections(
         raise EvaluationError(f"detections: expected only the images scored, got image_id {strangers[0]}; score it too")
 
     precision, recall = _coco_precision_recall(truth, found, image_ids, len(class_names))
+    truth = without_crowds(truth)
     metrics: dict[str, float] = {"num_images": len(image_ids), "num_boxes": len(truth)}
     metrics |= _average_precision(precision, recall, class_names)
     confidence, hits = found["confidence"].to_numpy(), _hits(truth, found)
@@ -169,7 +170,7 @@ def _coco_precision_recall(
 def _coco_annotations(frame: pd.DataFrame) -> list[dict[str, Any]]:
     xywh = xyxy_to_xywh(frame[XYXY].to_numpy(dtype=np.float64))
     confidence = frame["confidence"] if "confidence" in frame else np.zeros(len(frame))
-    rows = zip(frame["image_id"], frame["class_id"], confidence, xywh.tolist(), strict=True)
+    rows = zip(frame["image_id"], frame["class_id"], confidence, xywh.tolist(), _crowd(frame), strict=True)
     return [
         # From 1: an annotation with the id 0 counts as unmatched in COCO's code.
         {
@@ -179,10 +180,20 @@ def _coco_annotations(frame: pd.DataFrame) -> list[dict[str, Any]]:
             "score": float(score),
             "bbox": box,
             "area": box[2] * box[3],
-            "iscrowd": 0,
+            "iscrowd": int(is_crowd),
         }
-        for number, (image_id, class_id, score, box) in enumerate(rows, start=1)
+        for number, (image_id, class_id, score, box, is_crowd) in enumerate(rows, start=1)
     ]
+
+
+def without_crowds(boxes: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are single objects; all of them where the table has no column `crowd`."""
+    return boxes[~_crowd(boxes)]
+
+
+def _crowd(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return which rows are crowds, shape (N,); none where the table has no such column."""
+    return frame["crowd"].to_numpy(bool) if "crowd" in frame else np.zeros(len(frame), dtype=bool)
 
 
 def _average_precision(precision: Floats, recall: Floats, class_names: Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from plumbline.box_matching import match_greedily
 from plumbline.boxes import box_iou
-from plumbline.coco_evaluation import RECALL_POINTS, XYXY, Evaluation, in_order
+from plumbline.coco_evaluation import RECALL_POINTS, XYXY, Evaluation, in_order, without_crowds
 
 
 def precision_recall_rows(evaluation: Evaluation) -> pd.DataFrame:
@@ -57,7 +57,7 @@ def confusion_rows(
         Columns actual and predicted, one row per pair, in the order of class_id with background last.
     """
     kept = detections[detections["confidence"] >= confidence_threshold]
-    truth, found = in_order(ground_truth, kept, image_ids)
+    truth, found = in_order(without_crowds(ground_truth), kept, image_ids)
     truths, founds = dict(iter(truth.groupby("image_id"))), dict(iter(found.groupby("image_id")))
     background = len(class_names)
     pairs = [

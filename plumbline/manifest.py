@@ -32,7 +32,11 @@ IMAGES_SCHEMA = pa.schema(
         ("phash", pa.uint64()),  # 64-bit perceptual hash; 0 when unreadable
         ("group", pa.string()),  # images that must never be parted by a split; "" for none
         ("source", pa.string()),  # where the image came from: a path, or the generator's own note
+        ("split", pa.string()),  # train, val or test where the source says so itself; "" where it does not
         ("readable", pa.bool_()),
+        ("problem", pa.string()),  # why it is not readable; "" when it is
+        ("damaged", pa.bool_()),  # it is an image, but cut short or damaged; not readable then
+        ("exif_orientation", pa.int64()),  # 1..8; 1 is upright
         ("brightness", pa.float64()),  # mean of the grey image, 0..255
         ("contrast", pa.float64()),  # standard deviation of the grey image
         ("sharpness", pa.float64()),  # variance of its Laplacian
@@ -43,24 +47,30 @@ ANNOTATIONS_SCHEMA = pa.schema(
     [
         ("image_id", pa.int64()),
         ("ann_id", pa.int64()),  # 0.. in the order of image, then of the label file
-        ("class_id", pa.int64()),  # index into class_names; -1 for a class that is not in it
+        ("class_id", pa.int64()),  # index into class_names; UNKNOWN_CLASS_ID or CLASS_OUT_OF_RANGE_ID
         ("class_name", pa.string()),  # as the label file writes it
-        ("x1", pa.float64()),  # pixels, 0-based, half-open
+        ("x1", pa.float64()),  # pixels, 0-based, half-open; all four NaN for a label of the whole image
         ("y1", pa.float64()),
         ("x2", pa.float64()),
         ("y2", pa.float64()),
         ("difficult", pa.bool_()),
         ("truncated", pa.bool_()),
-        ("polygon", pa.list_(pa.float64())),  # x, y, x, y... in pixels, or null
+        ("crowd", pa.bool_()),  # COCO's iscrowd: a region of many, which counts neither as found nor as missed
+        ("polygon", pa.list_(pa.list_(pa.float64()))),  # rings of x, y, x, y... in pixels, or null
+        ("rle", pa.string()),  # COCO's run-length mask as its JSON; "" for none
         ("source_file", pa.string()),  # the label file, as it can be opened
-        ("source_line", pa.int64()),  # 1-based
+        ("source_line", pa.int64()),  # 1-based; 0 where the format has no lines, such as a folder of a class
     ]
 )
 
+# A class that is not in class_names, by its name; or a number beyond the data set's own list of names.
+UNKNOWN_CLASS_ID = -1
+CLASS_OUT_OF_RANGE_ID = -2
+
 FINDINGS_SCHEMA = pa.schema(
     [
-        ("code", pa.string()),  # a row of plumbline.checks.CHECKS
-        ("severity", pa.string()),  # error, drop or warning; "" until the gate has judged it
+        ("code", pa.string()),  # a row of plumbline.faults.FAULTS
+        ("severity", pa.string()),  # error, warning or fixed; "" until the gate has judged it
         ("source_file", pa.string()),
         ("source_line", pa.int64()),  # 1-based; 0 when the whole file is meant
         ("message", pa.string()),

@@ -5,12 +5,10 @@ Nothing is judged here: what is wrong with an image, a label or a box is a row, 
 
 from __future__ import annotations
 
-import os
-import shutil
+import hashlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 from pydantic import Field, ValidationInfo, field_validator
@@ -20,35 +18,38 @@ from ruamel.yaml.error import YAMLError
 from plumbline.digits import Scene, SceneStyle, draw_scenes
 from plumbline.errors import DatasetError
 from plumbline.files import replacing, write_json
-from plumbline.formats import FORMATS, open_format, sniff
-from plumbline.formats.reading import (
-    ImageRecord,
-    LabelRow,
-    ReadFinding,
-    ReadResult,
-    as_opened,
-    build_dataset,
-    list_files,
-    list_images,
-)
-from plumbline.image_scan import IMAGE_SUFFIXES, ImageScan, scan_images
+from plumbline.formats import FORMATS
+from plumbline.formats.reading import ImageRecord, LabelRow, ReadResult, build_dataset
+from plumbline.intake import ScanSettings, finish, read_source, scan
 from plumbline.manifest import Dataset, write_dataset
 from plumbline.params import StageParams, load_section
+from plumbline.sources import open_source
+from plumbline.sources.video import video_address
 from stages.shape import exit_code, path_arguments
 
 GENERATOR_FILE = "generator.yaml"
+# What a run that was cut short has done; the next one goes on from there.
+WORK = Path(".cache") / "ingest"
 
-# Files that a person would count among the images, and that no stage here can read.
-OTHER_IMAGE_SUFFIXES = (".avif", ".gif", ".heic", ".heif", ".jp2", ".ppm")
-SPLIT_FOLDERS = {"train", "val", "valid", "test"}
+
+class VideoParams(StageParams):
+    """Which frames of a video become images."""
+
+    every_s: float = Field(gt=0, allow_inf_nan=False, description="One frame for so many seconds.")
+    max_hash_bits: int = Field(
+        ge=0, le=64, description="A frame whose perceptual hash differs from the last one's by no more is left out."
+    )
 
 
 class DatasetParams(StageParams):
     """Where labelled images come from."""
 
-    source: str = Field(min_length=1, description="Folder with images and labels, or with a generator.yaml.")
+    source: str = Field(
+        min_length=1, description="Folder, zip or tar, s3:// prefix, or video; or a folder with a generator.yaml."
+    )
     format: str = Field(description="`auto`, `digits`, or a row of plumbline.formats.FORMATS.")
     class_names: list[str] = Field(min_length=1, description="Index is class_id.")
+    video: VideoParams = Field(description="For a source that is a video, or a folder with videos.")
 
     @field_validator("format")
     @classmethod
@@ -77,9 +78,9 @@ class DatasetParams(StageParams):
 
     def missing_files(self) -> dict[str, str]:
         """Return what is wrong with the source, for the check before a run."""
-        if Path(self.source).is_dir():
+        if self.source.startswith("s3://") or Path(self.source).exists():
             return {}
-        return {"source": f"no folder {self.source!r}, expected one with images and their labels; correct the path"}
+        return {"source": f"nothing at {self.source!r}, expected images with their labels; correct the path"}
 
 
 class DigitsParams(StageParams):
@@ -111,61 +112,41 @@ class DigitsParams(StageParams):
         return value
 
 
-SECTIONS: dict[str, type[StageParams]] = {"dataset": DatasetParams, "digits": DigitsParams}
+class ScanParams(StageParams):
+    """How the images are scanned. Nothing here changes a result, so dvc.yaml does not list this section."""
+
+    workers: int = Field(ge=0, le=256, description="Processes; 0 for as many as there are cores.")
+    shard_size: int = Field(ge=1, description="Images that are one task, and that a run cut short does not do again.")
+    cluster: str = Field(description="Address of a Dask scheduler, tcp://host:port; empty for processes here.")
 
 
-def run(params: DatasetParams, digits: DigitsParams, *, source: Path, out: Path, metrics: Path) -> dict[str, int]:
+SECTIONS: dict[str, type[StageParams]] = {"dataset": DatasetParams, "digits": DigitsParams, "scan": ScanParams}
+
+
+def run(
+    params: DatasetParams, digits: DigitsParams, settings: ScanSettings, *, source: str, out: Path, metrics: Path
+) -> dict[str, int]:
     """Write the dataset folder `out` and the counts in it to `metrics`.
 
     Raises:
-        DatasetError: There is no such folder, no image in it, or no known format; or class_names do not fit.
+        DatasetError: There is no such source, no image in it, or no known format; or class_names do not fit.
     """
-    _check_folders(source, out)
-    format_name = _format_of(source, params)
+    _check_folders(Path(source), out)
+    work = WORK / hashlib.sha256(f"{out.resolve()}\n{source}".encode()).hexdigest()[:16]
+    names = tuple(params.class_names)
+    if _is_digits(Path(source), params):
+        dataset = _read_digits(digits, names, work, settings)
+    else:
+        address = video_address(source, params.video.every_s, params.video.max_hash_bits)
+        dataset = read_source(address, params.format, names, work, _tell, settings=settings)
     with replacing(out) as folder:
-        (folder / "images").mkdir(parents=True)
-        if format_name == "digits":
-            records, result = _draw(digits, tuple(params.class_names), folder / "images")
-            scans = _scan(folder / "images", records)
-        else:
-            records = _copy(source, format_name, folder / "images")
-            _tell_what_is_left_out(source, records)
-            scans = _scan(folder / "images", records)
-            result = open_format(format_name).read(source, tuple(params.class_names), scans)
-            result = replace(result, findings=[*_unreadable(records, scans), *result.findings])
-        dataset = build_dataset(records, scans, result, tuple(params.class_names), folder)
+        folder.mkdir()
         write_dataset(dataset, folder)
+        finish(work, folder / "images")
     counts = _count(dataset)
     write_json(metrics, counts)
-    _tell(f"{counts['num_images']} images, {counts['num_boxes']} boxes, {counts['num_findings']} findings")
+    _tell(f"{counts['num_images']} images, {counts['num_boxes']} labels, {counts['num_findings']} findings")
     return counts
-
-
-def _unreadable(records: Sequence[ImageRecord], scans: Mapping[str, ImageScan]) -> list[ReadFinding]:
-    """Say why an image cannot be read, while the scan still knows."""
-    return [
-        ReadFinding(
-            source_file=record.source,
-            source_line=0,
-            code="unreadable_image",
-            message=f"image cannot be decoded ({scans[record.name].problem}), expected a whole image; replace the file",
-            image=record.name,
-        )
-        for record in records
-        if not scans[record.name].readable
-    ]
-
-
-def _tell_what_is_left_out(source: Path, records: Sequence[ImageRecord]) -> None:
-    """Name files that look like images and are not taken, and a split of the source's own, which is not used."""
-    taken = {record.name for record in records}
-    left = [name for name in list_files(source, (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)) if name not in taken]
-    if left:
-        shown = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
-        _tell(f"image files left out: {len(left)} (another place than the format's, or another type): {shown}")
-    folders = {part for name in taken for part in PurePosixPath(name).parts[:-1]}
-    if folders & SPLIT_FOLDERS or (source / "ImageSets").is_dir():
-        _tell("the source's own train, val and test are not used: the split stage deals anew, without near-duplicates")
 
 
 def _tell(text: str) -> None:
@@ -173,35 +154,28 @@ def _tell(text: str) -> None:
 
 
 def _check_folders(source: Path, out: Path) -> None:
-    if not source.exists():
-        hint = "correct dataset.source in params.yaml"
-        raise DatasetError(f"{source}: no such folder, expected images with their labels; {hint}")
-    if not source.is_dir():
-        raise DatasetError(f"{source}: expected a folder, got a file; set dataset.source in params.yaml to its folder")
     real_source, real_out = source.resolve(), out.resolve()
     if real_source.is_relative_to(real_out) or real_out.is_relative_to(real_source):
         hint = "change dataset.source in params.yaml"
         raise DatasetError(f"{source}: overlaps the output, expected a folder apart from {out}; {hint}")
 
 
-def _format_of(source: Path, params: DatasetParams) -> str:
-    """Return `digits` or a row of FORMATS."""
+def _is_digits(source: Path, params: DatasetParams) -> bool:
+    """Say whether the source asks for drawn digits.
+
+    Raises:
+        DatasetError: It does, and its generator.yaml or the class names do not fit.
+    """
     generator = source / GENERATOR_FILE
-    if params.format == "digits" or (params.format == "auto" and generator.is_file()):
-        _check_generator(generator)
-        if len(params.class_names) != 10:
-            got = len(params.class_names)
-            raise DatasetError(
-                f"{generator}: digits have 10 classes, expected 10 names, got {got}; correct dataset.class_names"
-                " in params.yaml"
-            )
-        return "digits"
-    if not list_images(source):
+    if params.format != "digits" and not (params.format == "auto" and generator.is_file()):
+        return False
+    _check_generator(generator)
+    if len(params.class_names) != 10:
         raise DatasetError(
-            f"{source}: no image in this folder, expected files ending in {', '.join(IMAGE_SUFFIXES)};"
-            " correct dataset.source in params.yaml"
+            f"{generator}: digits have 10 classes, expected 10 names, got {len(params.class_names)}; correct"
+            " dataset.class_names in params.yaml"
         )
-    return sniff(source) if params.format == "auto" else params.format
+    return True
 
 
 def _check_generator(path: Path) -> None:
@@ -216,18 +190,12 @@ def _check_generator(path: Path) -> None:
         raise DatasetError(f"{path}: unknown generator, expected `generator: digits`, got {values!r}; correct it")
 
 
-def _copy(source: Path, format_name: str, folder: Path) -> list[ImageRecord]:
-    """Copy the images' bytes as they are (never a link: whatever happens here cannot touch the user's files)."""
-    names = open_format(format_name).find_images(source)
-    for name in names:
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(source / name, target)
-        except OSError as error:
-            hint = "make it readable, or remove it"
-            raise DatasetError(f"{source / name}: cannot be copied ({error.strerror}); {hint}") from error
-    return [ImageRecord(name, "", as_opened(source, name)) for name in names]
+def _read_digits(digits: DigitsParams, class_names: tuple[str, ...], work: Path, settings: ScanSettings) -> Dataset:
+    folder = work / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    records, result = _draw(digits, class_names, folder)
+    scans = scan(open_source(str(folder)), [record.name for record in records], work, _tell, settings, copy=False)
+    return build_dataset(records, scans, result, class_names, work)
 
 
 def _draw(digits: DigitsParams, class_names: tuple[str, ...], folder: Path) -> tuple[list[ImageRecord], ReadResult]:
@@ -256,13 +224,6 @@ def _scene_rows(scene: Scene, name: str, class_names: tuple[str, ...]) -> list[L
     ]
 
 
-def _scan(folder: Path, records: Sequence[ImageRecord]) -> dict[str, ImageScan]:
-    names = [record.name for record in records]
-    paths = [folder / name for name in names]
-    scans = scan_images(paths, os.cpu_count() or 1, lambda done: _tell(f"{done} of {len(names)} images scanned"))
-    return dict(zip(names, scans, strict=True))
-
-
 def _count(dataset: Dataset) -> dict[str, int]:
     return {
         "num_boxes": len(dataset.annotations),
@@ -275,12 +236,13 @@ def _count(dataset: Dataset) -> dict[str, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
-    paths = path_arguments(__doc__, ("source", "out", "metrics"), argv)
+    paths = path_arguments(__doc__, ("out", "metrics"), argv, words=("source",))
 
     def work() -> None:
         params = load_section(paths.params, "dataset", DatasetParams)
         digits = load_section(paths.params, "digits", DigitsParams)
-        run(params, digits, source=paths.source, out=paths.out, metrics=paths.metrics)
+        settings = ScanSettings(**load_section(paths.params, "scan", ScanParams).model_dump())
+        run(params, digits, settings, source=paths.source, out=paths.out, metrics=paths.metrics)
 
     return exit_code(work)
 

@@ -9,15 +9,25 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from plumbline.errors import DatasetError
 from plumbline.formats.reading import ReadResult
 from plumbline.image_scan import ImageScan
+from plumbline.manifest import Dataset
+
+if TYPE_CHECKING:
+    from plumbline.sources import Source
 
 FORMATS = {
     "voc": "plumbline.formats.voc",
     "yolo": "plumbline.formats.yolo",
+    "coco": "plumbline.formats.coco",
+    "labelme": "plumbline.formats.labelme",
+    "cvat": "plumbline.formats.cvat",
+    "imagefolder": "plumbline.formats.imagefolder",
+    "csv": "plumbline.formats.csv_table",
+    "unlabelled": "plumbline.formats.unlabelled",
 }
 
 
@@ -27,22 +37,29 @@ class Format(Protocol):
     LAYOUT: str
     """What `sniff` looks for, in words."""
 
-    def sniff(self, folder: Path) -> bool:
-        """Say whether a folder holds labels of this format."""
+    def sniff(self, source: Source) -> bool:
+        """Say whether a source holds labels of this format."""
 
-    def find_images(self, folder: Path) -> list[str]:
-        """Return the images that the labels are about, sorted, relative to the folder."""
+    def find_images(self, source: Source) -> list[str]:
+        """Return the names of the images that the labels are about, sorted."""
 
-    def read(self, folder: Path, class_names: tuple[str, ...], scans: Mapping[str, ImageScan]) -> ReadResult:
-        """Read every label of `folder`; what cannot be read is a finding.
+    def read(self, source: Source, class_names: tuple[str, ...], scans: Mapping[str, ImageScan]) -> ReadResult:
+        """Read every label of a source; what cannot be read is a finding, and stops nothing else.
 
         Args:
-            folder: The source.
-            class_names: Index is class_id; a name that is not among them gets -1.
-            scans: A scan for each path of `find_images`.
+            source: Where the files are.
+            class_names: Index is class_id; a name that is not among them gets UNKNOWN_CLASS_ID.
+            scans: A scan for each name of `find_images`.
 
         Raises:
             DatasetError: A file that all labels depend on (such as YOLO's data.yaml) cannot be read.
+        """
+
+    def write(self, dataset: Dataset, folder: Path) -> list[str]:
+        """Write labels and images into an empty folder, so that `read` gives the same rows back.
+
+        Returns:
+            One sentence for each kind of thing that the format cannot hold, with a count; nothing is lost in silence.
         """
 
 
@@ -57,22 +74,22 @@ def open_format(name: str) -> Format:
     return cast("Format", importlib.import_module(FORMATS[name]))
 
 
-def sniff(folder: Path) -> str:
-    """Return the name of the one format whose labels a folder holds.
+def sniff(source: Source) -> str:
+    """Return the name of the one format whose labels a source holds.
 
     Raises:
         DatasetError: None is recognised, or more than one.
     """
-    found = [name for name in FORMATS if open_format(name).sniff(folder)]
+    found = [name for name in FORMATS if open_format(name).sniff(source)]
     if len(found) == 1:
         return found[0]
     if found:
         raise DatasetError(
-            f"{folder}: labels of more than one format, expected one, got {' and '.join(found)}; "
+            f"{source.address}: labels of more than one format, expected one, got {' and '.join(found)}; "
             "set dataset.format in params.yaml to the one to read"
         )
     layouts = "; ".join(f"{name}: {open_format(name).LAYOUT}" for name in FORMATS)
     raise DatasetError(
-        f"{folder}: no labels of a known format, expected one of ({layouts}); "
+        f"{source.address}: no labels of a known format, expected one of ({layouts}); "
         "correct dataset.source in params.yaml, or set dataset.format"
     )

@@ -9,80 +9,123 @@ replaced), else the ``.txt`` beside the image.
 **Which class.** A number is an index into ``names`` of data.yaml, or into the lines of LabelImg's classes.txt, and its
 name is looked up in class_names; where there is neither file, a number is the class_id itself.
 
+**Parts.** ``train``, ``val`` and ``test`` of data.yaml: folders, lists of images, or several; where it says nothing,
+folders of these names.
+
+**Precision.** What is written comes back to within 1e-9 of the box's largest coordinate, as fractions of the size are
+not whole numbers of it: all digits are written, and two roundings are left. One ring of three points or more is
+written as a polygon if its bounds are the box (to 0.05 pixels, as COCO rounds); its box is then exactly its bounds.
+
 Source: Ultralytics, "Object Detection Datasets Overview" and "Instance Segmentation Datasets Overview".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+import json
+import math
+import posixpath
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-from plumbline.boxes import cxcywhn_to_xyxy
 from plumbline.errors import DatasetError
+from plumbline.faults import DAMAGED_IMAGE, MISSING_IMAGE, NOT_FINITE, SECOND_LABEL, UNREADABLE_IMAGE
 from plumbline.formats.reading import (
     LabelRow,
     MalformedError,
     ReadFinding,
     ReadResult,
-    as_opened,
-    list_files,
     list_images,
     missing_labels,
+    names_ending,
+    read_text,
     to_class_id,
     to_number,
 )
+from plumbline.formats.writing import (
+    Losses,
+    boxes_by_image,
+    image_entries,
+    inside,
+    label_places,
+    names_below,
+    place_images,
+)
+from plumbline.formats.yolo_data import CLASSES_FILE, YoloData, data_file, read_data, read_splits
 from plumbline.image_scan import ImageScan
+from plumbline.manifest import CLASS_OUT_OF_RANGE_ID, Dataset
+
+if TYPE_CHECKING:
+    from plumbline.sources import Source
 
 LAYOUT = "*.txt files in labels/ with the images in images/, or beside the images; data.yaml with names"
 
-_DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-_CLASSES_FILE = "classes.txt"
 _ROW_FORMS = "expected 5 numbers (class cx cy w h), or 1 + 2n of them (class and a polygon of n >= 3 points)"
+_HOLDS = frozenset({"boxes", "polygon", "negatives", "split"})
+_SAME_BOUNDS_PX = 0.05
+
+# Class number -> (class_name, class_id).
+_Classes = Callable[[int], tuple[str, int]]
 
 
-def sniff(folder: Path) -> bool:
+def sniff(source: Source) -> bool:
     """Say whether there is a data.yaml with names, a text file in ``labels/``, or one beside its image."""
-    if any(b"names" in (folder / name).read_bytes() for name in _DATA_FILES if (folder / name).is_file()):
+    texts = _texts(source)
+    if any("labels" in name.split("/")[:-1] for name in texts):
         return True
-    texts = list_files(folder, (".txt",))
-    if any("labels" in PurePosixPath(name).parts for name in texts):
+    if not {_stem(name) for name in texts}.isdisjoint(_stem(name) for name in list_images(source)):
         return True
-    return not {_stem(name) for name in texts}.isdisjoint(_stem(name) for name in list_images(folder))
+    try:
+        file = data_file(source)
+        return bool(file) and b"names" in source.read(file)
+    except (DatasetError, OSError):
+        return True
 
 
-def find_images(folder: Path) -> list[str]:
-    """Return every image below the folder; where some are in ``images/``, others only count with a label."""
-    images = list_images(folder)
-    inside = [name for name in images if "images" in PurePosixPath(name).parts[:-1]]
-    if not inside:
+def find_images(source: Source) -> list[str]:
+    """Return the images; where some are in ``images/``, others only with a label, or where data.yaml names them."""
+    images = list_images(source)
+    inside_images = [name for name in images if "images" in name.split("/")[:-1]]
+    if not inside_images:
         return images
-    labelled = _labelled(images, list_files(folder, (".txt",)))
-    return sorted({*inside, *(name for name in images if name in labelled)})
+    labelled = _labelled(images, _texts(source))
+    data = read_data(source)
+    named = read_splits(source, data, images, []) if data.parts else {}
+    return sorted({*inside_images, *labelled, *named})
 
 
-def read(folder: Path, class_names: tuple[str, ...], scans: Mapping[str, ImageScan]) -> ReadResult:
+def read(source: Source, class_names: tuple[str, ...], scans: Mapping[str, ImageScan]) -> ReadResult:
     """Read every label file; see `plumbline.formats.Format.read`."""
-    texts = [name for name in list_files(folder, (".txt",)) if PurePosixPath(name).name != _CLASSES_FILE]
-    names = _names(folder)
+    data = read_data(source)
+    result = ReadResult(declared_names=data.declared_names)
+    result.splits.update(read_splits(source, data, sorted(scans), result.findings))
+    texts = _texts(source)
     labelled = _labelled(sorted(scans), texts)
-    result = ReadResult()
+    images_of: dict[str, list[str]] = {}
     for image, text in labelled.items():
-        _read_label(folder, text, (image, scans[image]), (names, class_names), result)
-    for text in sorted(set(texts) - set(labelled.values())):
-        if _is_label(folder, text):
-            message = "no image for this label file; add the image, or remove the label file"
-            result.findings.append(ReadFinding(as_opened(folder, text), 0, "missing_image", message))
+        images_of.setdefault(text, []).append(image)
+    classes = _class_table(data, class_names)
+    # Read in the order that is cheap, told in the order of names.
+    read_files = {text: _read_file(source, text, images_of[text], scans, classes) for text in source.order(images_of)}
+    for text in sorted(images_of):
+        result.rows.extend(read_files[text][0])
+        result.findings.extend(read_files[text][1])
+    claims = {stem: image for image in sorted(scans, reverse=True) for stem in _label_stems(image)}
+    for text in texts:
+        if text not in images_of:
+            result.findings.extend(_unused(source, text, claims.get(_stem(text), ""), labelled))
     where = "a .txt file in labels/ or beside it"
-    result.findings.extend(missing_labels(folder, sorted(scans), set(labelled), where))
+    result.findings.extend(missing_labels(source, sorted(scans), set(labelled), where))
     return result
 
 
+def _texts(source: Source) -> list[str]:
+    """Return every text file that can be a label."""
+    return [name for name in names_ending(source, (".txt",)) if posixpath.basename(name) != CLASSES_FILE]
+
+
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+    return posixpath.splitext(name)[0]
 
 
 def _labelled(images: Iterable[str], texts: Iterable[str]) -> dict[str, str]:
@@ -90,10 +133,9 @@ def _labelled(images: Iterable[str], texts: Iterable[str]) -> dict[str, str]:
     by_stem = {_stem(name): name for name in texts}
     found: dict[str, str] = {}
     for image in images:
-        for stem in _label_stems(image):
-            if stem in by_stem:
-                found[image] = by_stem[stem]
-                break
+        text = next((by_stem[stem] for stem in _label_stems(image) if stem in by_stem), None)
+        if text is not None:
+            found[image] = text
     return found
 
 
@@ -103,139 +145,225 @@ def _label_stems(image: str) -> list[str]:
     >>> _label_stems("images/train/images/a.b.jpg")
     ['images/train/labels/a.b', 'images/train/images/a.b']
     """
-    *folders, _ = PurePosixPath(image).parts
     beside = _stem(image)
-    if "images" not in folders:
-        return [beside]
-    at = len(folders) - 1 - folders[::-1].index("images")
-    replaced = PurePosixPath(*folders[:at], "labels", *folders[at + 1 :], PurePosixPath(beside).name)
-    return [str(replaced), beside]
+    before, found, after = f"/{beside}".rpartition("/images/")
+    return [f"{before}/labels/{after}"[1:], beside] if found else [beside]
 
 
-def _is_label(folder: Path, text: str) -> bool:
-    """Say whether a text file without an image is a label: all in ``labels/`` are; elsewhere its first row tells."""
-    if "labels" in PurePosixPath(text).parts[:-1]:
-        return True
-    words = (folder / text).read_bytes().split(b"\n", 1)[0].decode("latin-1").split()
+def _unused(source: Source, text: str, image: str, labelled: Mapping[str, str]) -> list[ReadFinding]:
+    """Return a finding for a text file that is no image's label, if it is a label at all.
+
+    Args:
+        source: Where it is.
+        text: Its name; all in ``labels/`` are labels, elsewhere the first row tells.
+        image: The image that it could be about but that has another label, or "".
+        labelled: Image -> its label.
+    """
+    if "labels" not in text.split("/")[:-1] and not _begins_as_label(source, text):
+        return []
+    where = source.where(text)
+    if image:
+        message = f"a second label file for {image}, which {source.where(labelled[image])} is about; remove one of them"
+        return [ReadFinding(where, 0, SECOND_LABEL, message, image)]
+    message = "no image for this label file; add the image, or remove the label file"
+    return [ReadFinding(where, 0, MISSING_IMAGE, message)]
+
+
+def _begins_as_label(source: Source, text: str) -> bool:
     try:
+        words = source.read(text).lstrip().split(b"\n", 1)[0].decode("latin-1").split()
         return len([to_number(word) for word in words]) >= 5
-    except MalformedError:
+    except (OSError, MalformedError):
         return False
 
 
-def _names(folder: Path) -> dict[int, str] | None:
-    """Return the data set's own names by index, or None where it has none.
+def _class_table(data: YoloData, class_names: tuple[str, ...]) -> _Classes:
+    """Return what gives (class_name, class_id) of a class number; one out of range is its own name."""
+    names = dict(enumerate(class_names)) if data.names is None else data.names
+    known = {index: (name, to_class_id(name, class_names)) for index, name in names.items()}
+    return lambda index: known.get(index) or (str(index), CLASS_OUT_OF_RANGE_ID)
 
-    Raises:
-        DatasetError: data.yaml or classes.txt cannot be read.
-    """
-    for path in (folder / name for name in _DATA_FILES):
-        if path.is_file():
-            return _yaml_names(path)
-    for path in (folder / _CLASSES_FILE, folder / "labels" / _CLASSES_FILE):
-        if path.is_file():
+
+def _read_file(
+    source: Source, text: str, images: list[str], scans: Mapping[str, ImageScan], classes: _Classes
+) -> tuple[list[LabelRow], list[ReadFinding]]:
+    """Return the rows and findings of one label file, for each of its images (a.jpg and a.png have one in common)."""
+    source_file = source.where(text)
+    try:
+        content, findings = read_text(source, text, images[0])
+    except MalformedError as error:
+        return [], [ReadFinding(source_file, error.line, error.code, str(error), image) for image in images]
+    rows: list[LabelRow] = []
+    # Python reads 1_000 as a number; the careful way does not, and says what is wrong.
+    convert = to_number if "_" in content else float
+    # Not splitlines(): it also breaks at characters that no editor counts as a line.
+    lines = [(number, words) for number, line in enumerate(content.split("\n"), 1) if (words := line.split())]
+    for image in images:
+        scan = scans[image]
+        if lines and not (scan.width and scan.height):
+            code = DAMAGED_IMAGE if scan.damaged else UNREADABLE_IMAGE
+            message = f"{len(lines)} rows cannot be placed in pixels, because {image} cannot be decoded; mend the image"
+            findings.append(ReadFinding(source_file, 0, code, message, image))
+            continue
+        named = image, scan.width, scan.height
+        for number, words in lines:
             try:
-                lines = path.read_text(encoding="utf-8-sig").split("\n")
-            except UnicodeDecodeError as error:
-                raise DatasetError(f"{path}: not UTF-8 ({error}), expected one class per line; save it so") from error
-            return {index: line.strip() for index, line in enumerate(lines) if line.strip()}
-    return None
-
-
-def _yaml_names(path: Path) -> dict[int, str] | None:
-    try:
-        values = YAML(typ="safe", pure=True).load(path.read_bytes())
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DatasetError(f"{path}:{line}: not YAML ({error.problem}), expected `names:`; mend the line") from error
-    except (YAMLError, ValueError) as error:
-        raise DatasetError(f"{path}: not YAML ({' '.join(str(error).split())}), expected `names:`; mend it") from error
-    if isinstance(values, dict) and "kpt_shape" in values:
-        raise DatasetError(f"{path}: expected boxes or polygons, got keypoints (kpt_shape); export the boxes alone")
-    names = values.get("names") if isinstance(values, dict) else None
-    if names is None:
-        return None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(isinstance(key, int) for key in names):
-        raise DatasetError(f"{path}: expected `names` as a list, or a mapping of number to name, got {names!r}")
-    return {key: str(name).strip() for key, name in names.items()}
-
-
-def _read_label(
-    folder: Path,
-    text: str,
-    image: tuple[str, ImageScan],
-    classes: tuple[dict[int, str] | None, tuple[str, ...]],
-    result: ReadResult,
-) -> None:
-    """Add the rows and findings of one label file to `result`."""
-    name, scan = image
-    source_file = as_opened(folder, text)
-    try:
-        # Not splitlines(): it also breaks at characters that no editor counts as a line.
-        lines = (folder / text).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"cannot be read ({error}), expected UTF-8 text; correct the file"
-        result.findings.append(ReadFinding(source_file, 0, "malformed_label", message, name))
-        return
-    rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
-    if rows and not scan.readable:
-        message = f"{len(rows)} rows cannot be placed in pixels, because {name} cannot be decoded; mend the image"
-        result.findings.append(ReadFinding(source_file, 0, "unreadable_image", message, name))
-        return
-    for number, words in rows:
-        try:
-            result.rows.append(_row(words, image, classes, (source_file, number)))
-        except MalformedError as error:
-            result.findings.append(ReadFinding(source_file, number, "malformed_label", str(error), name))
+                rows.append(_row(words, named, classes, (source_file, number), convert))
+            except MalformedError as error:
+                findings.append(ReadFinding(source_file, number, error.code, str(error), image))
+    return rows, findings
 
 
 def _row(
     words: list[str],
-    image: tuple[str, ImageScan],
-    classes: tuple[dict[int, str] | None, tuple[str, ...]],
+    image: tuple[str, int, int],
+    classes: _Classes,
     where: tuple[str, int],
+    convert: Callable[[str], float],
 ) -> LabelRow:
     """Make the row of one line.
+
+    Args:
+        words: Of the line.
+        image: Name, width and height.
+        classes: Gives the class of a number.
+        where: Label file and line.
+        convert: Makes a number of a word; what it refuses, `to_number` refuses too.
 
     Raises:
         MalformedError: The number of columns is wrong, or one is no number.
     """
     if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
         raise MalformedError(f"{_ROW_FORMS}, got {len(words)} columns; correct the row")
-    index, *values = (to_number(word) for word in words)
-    if index != int(index):
+    try:
+        index, *values = map(convert, words)
+    except ValueError:
+        index, *values = map(to_number, words)
+    if index % 1 != 0:
+        to_number(words[0])  # says so if it is NaN or infinite
         raise MalformedError(f"expected a whole number as class, got {words[0]!r}; correct it")
-    class_name, class_id = _class(int(index), *classes)
-    name, scan = image
-    with np.errstate(over="ignore", invalid="ignore"):  # looked at below
-        xyxy, polygon = _geometry(np.array(values), (scan.width, scan.height))
-    if not np.isfinite(xyxy).all():
-        raise MalformedError("expected fractions of the image's size, got numbers too large for any; correct the row")
+    name, width, height = image
+    if len(values) == 4:
+        # As boxes.cxcywhn_to_xyxy: of a few numbers, an array is most of the time it takes.
+        cx, cy, w, h = values
+        xyxy = (cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height
+        polygon, total = None, sum(xyxy)
+    else:
+        xs, ys = [x * width for x in values[::2]], [y * height for y in values[1::2]]
+        xyxy = min(xs), min(ys), max(xs), max(ys)
+        polygon, total = (tuple(value for point in zip(xs, ys, strict=True) for value in point),), sum(xs) + sum(ys)
+    # One look at the sum, which nothing hides in; the slow way finds which word it is.
+    if not math.isfinite(total):
+        _refuse(words, xyxy)
+    class_name, class_id = classes(int(index))
     return LabelRow(name, class_id, class_name, xyxy, *where, polygon=polygon)
 
 
-def _class(index: int, names: dict[int, str] | None, class_names: tuple[str, ...]) -> tuple[str, int]:
-    """Return (class_name, class_id) of a class number; one out of range is its own name, with -1."""
-    known = dict(enumerate(class_names)) if names is None else names
-    if index not in known:
-        return str(index), -1
-    return known[index], to_class_id(known[index], class_names)
+def _refuse(words: list[str], xyxy: tuple[float, ...]) -> None:
+    """Raise for the first word, or else the corner, that is no finite number."""
+    for word in words:
+        to_number(word)
+    if not all(map(math.isfinite, xyxy)):
+        message = "expected fractions of the image's size, got numbers too large for any; correct the row"
+        raise MalformedError(message, code=NOT_FINITE)
 
 
-def _geometry(
-    values: np.ndarray[tuple[int], np.dtype[np.float64]], resolution_wh: tuple[int, int]
-) -> tuple[tuple[float, float, float, float], tuple[float, ...] | None]:
-    """Return the box in pixels, and the polygon in pixels if there is one.
+def write(dataset: Dataset, folder: Path) -> list[str]:
+    """Write ``images/``, ``labels/``, data.yaml and a list of images for each part; see `Format.write`.
 
-    Args:
-        values: Fractions: shape (4,) of a box, or (2n,) of a polygon.
-        resolution_wh: Width and height of the image in pixels.
+    Raises:
+        DatasetError: Two images would share one label file.
     """
-    if len(values) == 4:
-        x1, y1, x2, y2 = cxcywhn_to_xyxy(values[None], resolution_wh)[0].tolist()
-        return (x1, y1, x2, y2), None
-    points = values.reshape(-1, 2) * np.array(resolution_wh)
-    (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-    return (x1, y1, x2, y2), tuple(points.ravel().tolist())
+    losses = Losses(dataset, "YOLO", _HOLDS)
+    entries = image_entries(dataset)
+    places = names_below(entries, "images")
+    labels = label_places(places, lambda place: f"{_label_stems(place)[0]}.txt")
+    place_images(dataset, folder, places.__getitem__)
+    names, numbers = _class_numbers(dataset)
+    for entry, rows in boxes_by_image(dataset):
+        path = inside(folder, labels[entry.name])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for row in rows:
+            line = _line(row, (entry.width, entry.height), losses)
+            lines += [f"{numbers[row.class_id, row.class_name]} {line}\n"] if line else []
+            losses.add("spaces around a class name", int(bool(line) and row.class_name != row.class_name.strip()))
+        path.write_text("".join(lines), encoding="utf-8", newline="")
+    lists: dict[str, list[str]] = {"train": [], "val": []}
+    for entry in entries:
+        if entry.split:
+            lists.setdefault(entry.split, []).append(f"./{places[entry.name]}\n")
+    for split, images in lists.items():
+        if images:
+            (folder / f"{split}.txt").write_text("".join(images), encoding="utf-8", newline="")
+    # Without images a part is said to be empty: no folder's name shall be taken for it.
+    parts = [f"{split}: {f'{split}.txt' if images else '[]'}\n" for split, images in lists.items()]
+    classes = [f"  {number}: {_quoted(name)}\n" for number, name in enumerate(names)]
+    text = "".join([*parts, "names:\n" if classes else "names: []\n", *classes])
+    (folder / "data.yaml").write_text(text, encoding="utf-8", newline="")
+    return losses.sentences()
+
+
+def _class_numbers(dataset: Dataset) -> tuple[list[str], dict[tuple[int, str], int]]:
+    """Return the names for data.yaml, and the number of each (class_id, class_name) among the annotations.
+
+    Names that are not in class_names follow those; a number that was out of range stays the number that it was, as
+    long as it is out of range here.
+    """
+    pairs = dataset.annotations[["class_id", "class_name"]].drop_duplicates()
+    used = sorted((int(class_id), name) for class_id, name in pairs.itertuples(index=False, name=None))
+    outside = {name for class_id, name in used if class_id == CLASS_OUT_OF_RANGE_ID}
+    names = list(dict.fromkeys([*dataset.class_names, *(name for _, name in used if name not in outside)]))
+    numbers: dict[tuple[int, str], int] = {}
+    for class_id, name in used:
+        if name in outside and name not in names and _is_outside(name, len(names) + len(outside)):
+            numbers[class_id, name] = int(name)
+            continue
+        if name not in names:
+            names.append(name)
+        numbers[class_id, name] = names.index(name)
+    return names, numbers
+
+
+def _is_outside(name: str, num_names: int) -> bool:
+    try:
+        return not 0 <= int(name) < num_names and str(int(name)) == name
+    except ValueError:
+        return False
+
+
+def _line(row: LabelRow, resolution_wh: tuple[int, int], losses: Losses) -> str:
+    """Return a row without its class; "" for what cannot be written, which `losses` then counts."""
+    width, height = resolution_wh
+    if row.xyxy is None:
+        return ""
+    if not (width and height):
+        losses.add("boxes of images that cannot be decoded")
+        return ""
+    ring = row.polygon[0] if row.polygon is not None and len(row.polygon) == 1 else ()
+    xs, ys = ring[::2], ring[1::2]
+    if len(ys) >= 3 and _near((min(xs), min(ys), max(xs), max(ys)), row.xyxy):
+        values = [value for x, y in zip(xs, ys, strict=True) for value in (x / width, y / height)]
+    else:
+        losses.add("polygons became their boxes", int(row.polygon is not None))
+        x1, y1, x2, y2 = row.xyxy
+        values = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
+    if not all(map(math.isfinite, values)):
+        losses.add("boxes too large for any fraction")
+        return ""
+    return " ".join(map(repr, values))
+
+
+def _near(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return all(abs(x - y) <= _SAME_BOUNDS_PX for x, y in zip(a, b, strict=True))
+
+
+def _quoted(text: str) -> str:
+    r"""Return a text for YAML, in which nothing can be taken for a number, a truth or a comment.
+
+    >>> print(_quoted("no"), _quoted('a "b"'))
+    "no" "a \"b\""
+    """
+    quoted = json.dumps(text, ensure_ascii=False)
+    # YAML refuses what cannot be printed.
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)

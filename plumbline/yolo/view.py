@@ -34,12 +34,17 @@ def write_training_view(dataset: Dataset, splits: pd.DataFrame, folder: Path, st
         The path of its data.yaml.
 
     Raises:
-        TrainingError: A split has no image, or train has no box.
+        TrainingError: A split has no image, or train has no box; or the labels are classes of whole images.
     """
-    images = dataset.images.merge(splits[["image_id", "split"]], on="image_id", validate="one_to_one").sort_values(
-        "image_id"
+    _refuse_whole_images(dataset)
+    images = (
+        dataset.images.drop(columns="split")
+        .merge(splits[["image_id", "split"]], on="image_id", validate="one_to_one")
+        .sort_values("image_id")
     )
-    boxes_of = dict(tuple(dataset.annotations.groupby("image_id")))
+    # A crowd is no object to learn the outline of; COCO's own training sets are used without.
+    single = dataset.annotations[~dataset.annotations["crowd"].astype(bool)]
+    boxes_of = dict(tuple(single.groupby("image_id")))
     for split in SPLITS:
         rows = images[images["split"] == split]
         if rows.empty:
@@ -83,3 +88,13 @@ def _refuse_no_boxes(dataset: Dataset, images: pd.DataFrame) -> None:
     train_ids = images.loc[images["split"] == "train", "image_id"]
     if not dataset.annotations["image_id"].isin(train_ids).any():
         raise TrainingError("the train split has no box, expected at least one; check that the labels were found")
+
+
+def _refuse_whole_images(dataset: Dataset) -> None:
+    whole = dataset.annotations[dataset.annotations[["x1", "y1", "x2", "y2"]].isna().all(axis=1)]
+    if len(whole):
+        first = whole.iloc[0]
+        raise TrainingError(
+            f"{first['source_file']}: a class of a whole image, expected boxes ({len(whole)} such labels);"
+            " a detector needs boxes: set dataset.source to labels that have them"
+        )

@@ -64,7 +64,7 @@ def pycocotools_says(truth, found, image_ids=range(6), num_classes=3):
                 "category_id": int(row.class_id) + 1,
                 "bbox": [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1],
                 "area": (row.x2 - row.x1) * (row.y2 - row.y1),
-                "iscrowd": 0,
+                "iscrowd": int(getattr(row, "crowd", False)),
                 **({"score": float(row.confidence)} if hasattr(row, "confidence") else {}),
             }
             for number, row in enumerate(frame.itertuples(), start=1)
@@ -115,6 +115,20 @@ def test_it_says_what_pycocotools_says(seed):
         for threshold, _ in matches
     )
     assert metrics["best_f1"] == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_crowd_is_what_pycocotools_takes_it_for(seed):
+    truth, found = random_scene(seed, num_images=12)
+    truth = truth.assign(crowd=np.random.default_rng(seed).random(len(truth)) < 0.3)
+    metrics = evaluate(truth, found, range(12)).metrics
+    theirs, _ = pycocotools_says(truth, found, range(12))
+    assert metrics["map50_95"] == pytest.approx(theirs.stats[0], abs=1e-6)
+    assert metrics["ar100"] == pytest.approx(theirs.stats[8], abs=1e-6)
+    assert metrics["map50_95"] != pytest.approx(
+        evaluate(truth.drop(columns="crowd"), found, range(12)).metrics["map50_95"]
+    )
+    assert metrics["num_boxes"] == (~truth["crowd"]).sum()
 
 
 @pytest.mark.parametrize("seed", range(6))

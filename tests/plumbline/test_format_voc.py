@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from plumbline import faults
 from plumbline.formats import voc
 from plumbline.formats.reading import ReadResult
-from plumbline.image_scan import scan_image
+from plumbline.image_scan import ImageScan, scan_image
+from plumbline.sources.folder import open_source
 
 CLASS_NAMES = ("cat", "dog")
 
@@ -32,8 +34,9 @@ def box(corners: str = "1 2 3 4", name: str = "cat", extra: str = "") -> str:
 
 
 def read(folder: Path) -> ReadResult:
-    scans = {image: scan_image(folder / image) for image in voc.find_images(folder)}
-    return voc.read(folder, CLASS_NAMES, scans)
+    source = open_source(str(folder))
+    scans = {image: scan_image(folder / image) for image in voc.find_images(source)}
+    return voc.read(source, CLASS_NAMES, scans)
 
 
 @pytest.fixture
@@ -79,14 +82,34 @@ def test_each_object_knows_its_line(source):
     ("head", "encoding"),
     [
         ("", "utf-8"),
-        ("", "utf-8-sig"),
         ('<?xml version="1.0" encoding="ISO-8859-1"?>\n', "latin-1"),
+        ("<?xml version='1.0' encoding='gbk'?>\n", "gbk"),
         ('<?xml version="1.0" encoding="UTF-16"?>\n', "utf-16"),
+        # .NET says that of what it saves as UTF-8.
+        ('<?xml version="1.0" encoding="utf-16"?>\n', "utf-8"),
     ],
 )
 def test_declared_encodings_are_read(source, head, encoding):
+    name = "细胞" if encoding == "gbk" else "Zelle für Ärzte"
+    result = read_one(source, xml(box(name=name), head=head).encode(encoding))
+    assert [row.class_name for row in result.rows] == [name]
+    assert result.findings == []
+
+
+@pytest.mark.parametrize(
+    ("head", "encoding", "code", "line"),
+    [
+        ("", "utf-8-sig", faults.BYTE_ORDER_MARK, 1),
+        ("", "latin-1", faults.NOT_UTF8, 4),
+        ('<?xml version="1.0" encoding="UTF-8"?>\n', "latin-1", faults.NOT_UTF8, 5),
+        ('<?xml version="1.0" encoding="ascii"?>\n', "latin-1", faults.NOT_UTF8, 5),
+    ],
+)
+def test_an_odd_encoding_is_told_and_read_on(source, head, encoding, code, line):
     result = read_one(source, xml(box(name="Zelle für Ärzte"), head=head).encode(encoding))
     assert [row.class_name for row in result.rows] == ["Zelle für Ärzte"]
+    (finding,) = result.findings
+    assert (finding.code, finding.source_line, finding.image) == (code, line, "JPEGImages/a.png")
 
 
 @pytest.mark.parametrize(
@@ -94,9 +117,12 @@ def test_declared_encodings_are_read(source, head, encoding):
     [
         (b"", 1, "not well-formed"),
         (b"<annotation>\n<object>\n", 3, "not well-formed"),
-        (xml(box(name="für")).encode("latin-1"), 4, "not well-formed"),
-        (b'<?xml version="1.0" encoding="klingon"?>\n<annotation/>', 0, ""),
+        (b"\xff\xfe<\0a\0n", 1, "not well-formed"),
+        (b'<?xml version="1.0" encoding="klingon"?>\n<annotation/>', 1, "unknown encoding: klingon"),
+        (b'<?xml version="1.0" encoding="hex"?>\n<annotation/>', 1, "not a text encoding"),
         (b"\n<kml/>\n", 2, "expected <annotation>, got <kml>"),
+        (b"<!-- -->\n\n<kml/>\n", 3, "expected <annotation>, got <kml>"),
+        (b'\n<k:annotation xmlns:k="k">\n</k:annotation>', 2, "expected <annotation>, got <{k}annotation>"),
         (
             b'<!DOCTYPE a [\n<!ENTITY l "lol">\n<!ENTITY m "&l;&l;&l;">]>\n<annotation>&m;</annotation>',
             2,
@@ -112,30 +138,33 @@ def test_declared_encodings_are_read(source, head, encoding):
 def test_a_file_that_is_no_voc_label_is_one_finding(source, data, line, message):
     result = read_one(source, data)
     (finding,) = result.findings
-    assert (finding.code, finding.image) == ("malformed_label", "JPEGImages/a.png")
+    assert (finding.code, finding.image) == (faults.MALFORMED_LABEL, "JPEGImages/a.png")
     assert message in finding.message
-    assert line in (0, finding.source_line)
+    assert finding.source_line == line
     assert result.rows == []
 
 
 @pytest.mark.parametrize(
-    ("item", "message"),
+    ("item", "message", "code"),
     [
-        (box("nan 2 3 4"), "<xmin>: expected a finite number, got 'nan'"),
-        (box("1 -inf 3 4"), "<ymin>: expected a finite number"),
-        (box("1 2 three 4"), "<xmax>: expected a finite number, got 'three'"),
-        (box("1 2 3 "), "<ymax>: expected a finite number, got ''"),
-        (box("1_0 2 30 4"), "<xmin>: expected a finite number, got '1_0'"),
-        (box(extra="<difficult>very</difficult>"), "<difficult>: expected a finite number"),
-        (box(name=" "), "no <name>"),
-        ("<object>\n<name>cat</name>\n</object>\n", "no <bndbox>"),
+        (box("nan 2 3 4"), "<xmin>: expected a finite number, got 'nan'", faults.NOT_FINITE),
+        (box("1 -inf 3 4"), "<ymin>: expected a finite number", faults.NOT_FINITE),
+        (box(f"1 2 {'9' * 400} 4"), "<xmax>: expected a finite number", faults.NOT_FINITE),
+        (box("1 2 three 4"), "<xmax>: expected a number, got 'three'", faults.MALFORMED_ROW),
+        (box("1 2 3 "), "<ymax>: expected a number, got ''", faults.MALFORMED_ROW),
+        (box("1_0 2 30 4"), "<xmin>: expected a number, got '1_0'", faults.MALFORMED_ROW),
+        (box("1 2 3 ²"), "<ymax>: expected a number, got '²'", faults.MALFORMED_ROW),
+        (box(extra="<difficult>very</difficult>"), "<difficult>: expected a number", faults.MALFORMED_ROW),
+        (box(extra="<difficult>nan</difficult>"), "<difficult>: expected a finite number", faults.NOT_FINITE),
+        (box(name=" "), "no <name>", faults.MALFORMED_ROW),
+        ("<object>\n<name>cat</name>\n</object>\n", "no <bndbox>", faults.MALFORMED_ROW),
     ],
 )
-def test_a_bad_object_is_a_finding_at_its_line_and_the_others_are_rows(source, item, message):
+def test_a_bad_object_is_a_finding_at_its_line_and_the_others_are_rows(source, item, message, code):
     result = read_one(source, xml(box(), item, box(name="dog")))
     assert [row.class_name for row in result.rows] == ["cat", "dog"]
     (finding,) = result.findings
-    assert (finding.code, finding.source_line, finding.image) == ("malformed_label", 7, "JPEGImages/a.png")
+    assert (finding.code, finding.source_line, finding.image) == (code, 7, "JPEGImages/a.png")
     assert message in finding.message
 
 
@@ -159,9 +188,10 @@ def test_difficult_and_truncated_are_kept(source, text, flag):
     ("size", "codes"),
     [
         ("<size><width>64</width><height>32</height></size>", []),
-        ("<size><width>32</width><height>64</height></size>", ["size_mismatch"]),
+        ("<size><width>32</width><height>64</height></size>", [faults.SIZE_MISMATCH]),
+        ("<size><width>nan</width><height>64</height></size>", [faults.NOT_FINITE]),
         ("<size><width>0</width><height>0</height></size>", []),
-        ("<size><width>wide</width><height>0</height></size>", ["malformed_label"]),
+        ("<size><width>wide</width><height>0</height></size>", [faults.MALFORMED_ROW]),
         ("", []),
     ],
 )
@@ -169,6 +199,28 @@ def test_a_size_that_is_not_the_images_is_told(source, size, codes):
     result = read_one(source, xml(box(), size=size))
     assert [(finding.code, finding.source_line) for finding in result.findings] == [(code, 3) for code in codes]
     assert len(result.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "code"),
+    [
+        (1, "640x480", None),
+        (1, "480x640", faults.SIZE_MISMATCH),
+        (3, "480x640", faults.SIZE_MISMATCH),
+        (5, "480x640", faults.EXIF_CONTRADICTS_LABEL),
+        (8, "480x640", faults.EXIF_CONTRADICTS_LABEL),
+        (6, "640x480", None),
+        (6, "481x640", faults.SIZE_MISMATCH),
+    ],
+)
+def test_a_size_before_exif_rotation_has_its_own_code(source, orientation, size, code):
+    width, height = size.split("x")
+    (source / "Annotations" / "a.xml").write_text(
+        xml(box(), size=f"\n\n<size><width>{width}</width><height>{height}</height></size>")
+    )
+    scan = ImageScan("", 640, 480, 0, True, 0, 0, 0, "", exif_orientation=orientation)
+    findings = voc.read(open_source(str(source)), CLASS_NAMES, {"JPEGImages/a.png": scan}).findings
+    assert [(f.code, f.source_line, f.image) for f in findings] == ([(code, 5, "JPEGImages/a.png")] if code else [])
 
 
 def test_an_image_that_cannot_be_read_keeps_its_boxes(source):
@@ -215,7 +267,7 @@ def test_an_image_of_the_same_name_in_another_split_is_not_taken(tmp_path):
     result = read(tmp_path)
     assert [row.class_name for row in result.rows] == ["train"]
     assert [(f.code, f.source_file) for f in result.findings] == [
-        ("missing_image", str(tmp_path / "val" / "Annotations" / "a.xml"))
+        (faults.MISSING_IMAGE, str(tmp_path / "val" / "Annotations" / "a.xml"))
     ]
 
 
@@ -223,10 +275,10 @@ def test_two_label_files_about_one_image_are_told(source):
     (source / "Annotations" / "b.xml").write_text(xml(box()))
     result = read_one(source, xml(box()))
     (finding,) = result.findings
-    assert finding.code == "malformed_label"
+    assert (finding.code, finding.image) == (faults.SECOND_LABEL, "JPEGImages/a.png")
     assert finding.source_file.endswith("b.xml")
     assert re.search(r"a second label file for JPEGImages/a\.png, which .*a\.xml is about", finding.message)
-    assert len(result.rows) == 2
+    assert [Path(row.source_file).name for row in result.rows] == ["a.xml"]
 
 
 def test_masks_and_hidden_files_are_no_images(source):
@@ -234,21 +286,48 @@ def test_masks_and_hidden_files_are_no_images(source):
     add_image(source / ".cache" / "a.png")
     add_image(source / "__MACOSX" / "a.png")
     (source / "JPEGImages" / "._a.png").write_bytes(b"rubbish")
-    assert voc.find_images(source) == ["JPEGImages/a.png"]
+    assert voc.find_images(open_source(str(source))) == ["JPEGImages/a.png"]
 
 
 def test_linked_folders_are_followed_once(source):
     (source / "JPEGImages" / "loop").symlink_to(source, target_is_directory=True)
-    (source / "JPEGImages" / "gone.png").symlink_to(source / "nowhere.png")
-    assert voc.find_images(source) == ["JPEGImages/a.png"]
+    assert voc.find_images(open_source(str(source))) == ["JPEGImages/a.png"]
 
 
 def test_sniff_looks_into_xml_and_at_annotations(tmp_path):
-    assert not voc.sniff(tmp_path)
+    assert not voc.sniff(open_source(str(tmp_path)))
     (tmp_path / "map.xml").write_text("<kml/>")
-    assert not voc.sniff(tmp_path)
+    assert not voc.sniff(open_source(str(tmp_path)))
     (tmp_path / "a.xml").write_text(xml(box()))
-    assert voc.sniff(tmp_path)
+    assert voc.sniff(open_source(str(tmp_path)))
+
+
+def test_cvats_one_file_is_no_voc_label(tmp_path):
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "a.xml").write_text("<annotations>\n<version>1.1</version></annotations>")
+    assert not voc.sniff(open_source(str(tmp_path)))
+    (tmp_path / "Annotations" / "b.xml").write_text("")
+    assert voc.sniff(open_source(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "<!-- <object> -->\n"),
+        ("", "<a><![CDATA[\n<object>\n]]></a>"),
+        ("", "<?note <object>?>\n"),
+        ("<!DOCTYPE annotation>\n", ""),
+        ('<?xml version="1.0"?>\n', "<objects/>\n<segmented/>"),
+        ("", "<part>\n<object><name>no direct child</name></object>\n</part>"),
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_lines_are_right_whatever_stands_around_an_object(source, before, after, newline):
+    text = before + xml(box(), after, box(name="dog"))
+    rows = read_one(source, text.replace("\n", newline)).rows
+    lines = text.split("\n")
+    assert [row.class_name for row in rows] == ["cat", "dog"]
+    assert [lines[row.source_line] for row in rows] == ["<name>cat</name>", "<name>dog</name>"]
 
 
 def test_bccd_is_read_whole(bccd):
@@ -256,11 +335,14 @@ def test_bccd_is_read_whole(bccd):
     texts = {str(path): path.read_text() for path in files}
     result = read(bccd)
 
-    assert len(voc.find_images(bccd)) == 364
+    assert len(voc.find_images(open_source(str(bccd)))) == 364
     assert len(result.rows) == sum(text.count("<object>") for text in texts.values()) > 4000
     assert all(texts[row.source_file].split("\n")[row.source_line - 1].strip() == "<object>" for row in result.rows)
     assert len({(row.source_file, row.source_line) for row in result.rows}) == len(result.rows)
     assert result.findings == []
+    lists = {part: (bccd / f"ImageSets/Main/{part}.txt").read_text().split() for part in ("train", "val", "test")}
+    assert result.splits == {f"JPEGImages/{name}.jpg": part for part, names in lists.items() for name in names}
+    assert len(result.splits) == 364
 
 
 def test_bccds_two_boxes_without_area_stay_without(bccd):

@@ -40,14 +40,14 @@ def a_dataset(images=(IMAGE,), boxes=(BOX,), class_names=("cat", "dog", "a, b"))
 
 
 def test_a_dataset_comes_back(tmp_path):
-    polygon = {**BOX, "ann_id": 1, "polygon": [0.0, 0.0, 1.0, 0.0, 1.0, 1.0]}
+    polygon = {**BOX, "ann_id": 1, "polygon": [[0.0, 0.0, 1.0, 0.0, 1.0, 1.0]]}
     dataset = a_dataset(boxes=[BOX, polygon])
     write_dataset(dataset, tmp_path)
     back = read_dataset(tmp_path)
     pdt.assert_frame_equal(back.images, dataset.images)
     pdt.assert_frame_equal(back.annotations.drop(columns="polygon"), dataset.annotations.drop(columns="polygon"))
     assert back.annotations["polygon"][0] is None
-    assert back.annotations["polygon"][1].tolist() == polygon["polygon"]
+    assert [ring.tolist() for ring in back.annotations["polygon"][1]] == polygon["polygon"]
     assert back.class_names == dataset.class_names
     assert back.images["phash"][0] == 2**64 - 1
     assert back.image_path("images/ä.jpg") == tmp_path / "images/ä.jpg"

@@ -119,7 +119,7 @@ def test_other_files_in_the_folder_stay(place):
         ({"artifact": "nowhere"}, "artifact.json: no such file"),
         ({"labels": "nowhere"}, "images.parquet: not a readable"),
         ({"splits": "nowhere"}, "nowhere: not a readable table of image_id and split"),
-        ({"splits": "validated/images.parquet"}, "images.parquet: not a readable table of image_id and split"),
+        ({"splits": "validated/findings.parquet"}, "findings.parquet: not a readable table of image_id and split"),
         ({"artifact": "other"}, "expected the classes of the dataset, red, green, got red, blue"),
     ],
 )
