@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -50,8 +51,21 @@ def printable_name(class_name: str, class_id: int) -> str:
     >>> printable_name("Thrombozyt", 2), printable_name("Körper", 0), printable_name("血小板", 2)
     ('Thrombozyt', 'Korper', 'class 2')
     """
-    plain = "".join(c for c in unicodedata.normalize("NFKD", class_name) if not unicodedata.combining(c))
+    plain = _without_accents(class_name)
     return plain if plain.isascii() and plain.strip() else f"class {class_id}"
+
+
+def printable_text(text: str) -> str:
+    """Return a text that cv2's ASCII-only fonts can draw: without accents, and a question mark for what they lack.
+
+    >>> printable_text("Körper 1.jpg"), printable_text("血小板.jpg")
+    ('Korper 1.jpg', '???.jpg')
+    """
+    return "".join(c if " " <= c <= "~" else "?" for c in _without_accents(text))
+
+
+def _without_accents(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
 def text_size(text: str) -> tuple[int, int]:
@@ -60,7 +74,7 @@ def text_size(text: str) -> tuple[int, int]:
     return width + 2 * _PAD, height + baseline + _PAD
 
 
-def choose_places(candidates: Sequence[Boxes], obstacles: Boxes) -> list[int]:
+def choose_places(candidates: Sequence[Boxes], obstacles: Boxes, label_weight: float = 1.0) -> list[int]:
     """Choose one place for each label so that labels cover neither one another nor the obstacles.
 
     Greedy, in the order given: each label takes the first of its places with the least area in common with the
@@ -69,6 +83,7 @@ def choose_places(candidates: Sequence[Boxes], obstacles: Boxes) -> list[int]:
     Args:
         candidates: For each label an array (K, 4) of xyxy places, the best liked first.
         obstacles: Shape (M, 4), xyxy.
+        label_weight: How much worse it is to cover a label than to cover an obstacle.
 
     Returns:
         For each label the index of its place.
@@ -78,11 +93,13 @@ def choose_places(candidates: Sequence[Boxes], obstacles: Boxes) -> list[int]:
     [0, 1]
     """
     taken = np.asarray(obstacles, dtype=np.float64).reshape(-1, 4)
+    num_obstacles = len(taken)
     chosen = []
     for places in candidates:
         top_left = np.maximum(places[:, None, :2], taken[None, :, :2])
         bottom_right = np.minimum(places[:, None, 2:], taken[None, :, 2:])
-        shared = np.maximum(bottom_right - top_left, 0).prod(axis=2).sum(axis=1)
+        areas = np.maximum(bottom_right - top_left, 0).prod(axis=2)
+        shared = areas[:, :num_obstacles].sum(axis=1) + label_weight * areas[:, num_obstacles:].sum(axis=1)
         best = int(np.argmin(shared))
         chosen.append(best)
         taken = np.concatenate([taken, places[best : best + 1]])
@@ -109,7 +126,8 @@ def draw_boxes(
     drawn = image_bgr.copy()
     for (left, top, right, bottom), color in zip(_pixels(boxes_xyxy), colors, strict=True):
         cv2.rectangle(drawn, (left, top), (right, bottom), color, thickness)
-    return _draw_labels(drawn, boxes_xyxy, labels, colors)
+    draw_labels(drawn, boxes_xyxy, labels, colors)
+    return drawn
 
 
 def draw_sample(
@@ -135,7 +153,8 @@ def draw_sample(
     ys, xs = np.nonzero(outline)
     # Black and white in turn: one of the two is seen on any image, and on the detection's own line.
     drawn[ys, xs] = np.where(((xs + ys) // _DASH % 2 == 0)[:, None], WHITE, BLACK)
-    return _draw_labels(drawn, detected_xyxy, labels, colors)
+    draw_labels(drawn, detected_xyxy, labels, colors)
+    return drawn
 
 
 def scale_for_viewing(height: int, width: int, smallest: int = 480, largest: int = 640) -> float:
@@ -159,11 +178,56 @@ def resize(image_bgr: Image, scale: float) -> Image:
 def captioned(image_bgr: Image, text: str) -> Image:
     """Return the image with one line of text in a white strip above it; a text that is too long is cut with dots."""
     strip = np.full((24, image_bgr.shape[1], 3), 255, dtype=np.uint8)
-    shown = text
-    while shown and text_size(shown)[0] > strip.shape[1]:
-        shown = shown.removesuffix("...")[:-1] + "..." if len(shown) > 3 else ""
-    cv2.putText(strip, shown, (_PAD, 16), _FONT, _FONT_SCALE, INK, 1, cv2.LINE_AA)
+    write_line(strip, cut_text(text, strip.shape[1]), (_PAD, 16))
     return np.concatenate([strip, image_bgr])
+
+
+def cut_text(text: str, width: int) -> str:
+    """Return the text, or as much of its beginning as fits into so many pixels with dots behind it."""
+    if text_size(text)[0] <= width:
+        return text
+    fits = bisect_right(range(len(text)), width, key=lambda n: text_size(text[:n] + "...")[0]) - 1
+    return text[:fits] + "..." if fits >= 0 else ""
+
+
+def wrap_text(text: str, width: int, most_lines: int) -> list[str]:
+    """Return lines of at most so many pixels: broken at spaces, inside a word only where it is too long for a line.
+
+    Args:
+        text: Its own line breaks stay.
+        width: Pixels.
+        most_lines: What does not fit into so many is cut off, and the last line ends with dots.
+
+    >>> wrap_text("one two three", text_size("one two")[0], 9)
+    ['one two', 'three']
+    """
+    lines = [line for paragraph in text.split("\n") for line in _wrapped(paragraph, width)]
+    if len(lines) > most_lines:
+        lines = lines[:most_lines]
+        # One that is sure to be too long is cut to what fits before the dots.
+        last = f"{lines[-1]}..."
+        lines[-1] = last if text_size(last)[0] <= width else cut_text(last + last, width)
+    return lines
+
+
+def _wrapped(paragraph: str, width: int) -> Iterator[str]:
+    line = ""
+    for word in paragraph.split():
+        joined = f"{line} {word}" if line else word
+        if line and text_size(joined)[0] > width:
+            yield line
+            joined = word
+        while len(joined) > 1 and text_size(joined)[0] > width:
+            fits = max(bisect_right(range(len(joined)), width, key=lambda n: text_size(joined[:n])[0]) - 1, 1)
+            yield joined[:fits]
+            joined = joined[fits:]
+        line = joined
+    yield line
+
+
+def write_line(image_bgr: Image, text: str, left_baseline: tuple[int, int], color: Color = INK) -> None:
+    """Write one line of ASCII into the image itself."""
+    cv2.putText(image_bgr, text, left_baseline, _FONT, _FONT_SCALE, color, 1, cv2.LINE_AA)
 
 
 def sheet(images: Sequence[Image], columns: int, *, gap: int = 8) -> Image:
@@ -192,21 +256,37 @@ def _pixels(boxes_xyxy: npt.NDArray[np.floating[Any]]) -> list[list[int]]:
     return corners
 
 
-def _draw_labels(
-    drawn: Image, boxes_xyxy: npt.NDArray[np.floating[Any]], labels: Sequence[str], colors: Sequence[Color]
-) -> Image:
+def draw_labels(
+    drawn: Image,
+    boxes_xyxy: npt.NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    colors: Sequence[Color],
+    *,
+    obstacles: Boxes | None = None,
+    label_weight: float = 1.0,
+) -> None:
+    """Write the names of boxes on plates of their colours into the image itself.
+
+    Args:
+        drawn: Shape (H, W, 3), uint8; changed.
+        boxes_xyxy: Shape (N, 4), pixels.
+        labels: N texts of ASCII; an empty one draws no label.
+        colors: N colours, BGR.
+        obstacles: Shape (M, 4), what the plates shall not cover where they have a choice.
+        label_weight: As for `choose_places`.
+    """
     named = [(box, text, color) for box, text, color in zip(_pixels(boxes_xyxy), labels, colors, strict=True) if text]
     height, width = drawn.shape[:2]
     candidates = [_label_places(box, text_size(text), (width, height)) for box, text, _ in named]
+    taken = np.zeros((0, 4)) if obstacles is None else obstacles
     for (_, text, color), places, best in zip(
-        named, candidates, choose_places(candidates, np.zeros((0, 4))), strict=True
+        named, candidates, choose_places(candidates, taken, label_weight), strict=True
     ):
         left, top, right, bottom = places[best].astype(int).tolist()
         cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), color, cv2.FILLED)
         blue, green, red = color
         ink = BLACK if 0.114 * blue + 0.587 * green + 0.299 * red > 130 else WHITE
-        cv2.putText(drawn, text, (left + _PAD, bottom - _PAD - 3), _FONT, _FONT_SCALE, ink, 1, cv2.LINE_AA)
-    return drawn
+        write_line(drawn, text, (left + _PAD, bottom - _PAD - 3), ink)
 
 
 def _label_places(box: list[int], size_wh: tuple[int, int], resolution_wh: tuple[int, int]) -> Boxes:

@@ -10,7 +10,7 @@ import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -21,6 +21,14 @@ class StageParams(BaseModel):
     """A section of params.yaml: no key missing or unknown, no type coerced, nothing changed later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class NearDuplicateParams(StageParams):
+    """Which images count as near-duplicates: one definition for the checks and for the split."""
+
+    max_hash_bits: int = Field(
+        ge=0, le=16, description="Images whose 64-bit perceptual hashes differ by no more bits are near-duplicates."
+    )
 
 
 Model = TypeVar("Model", bound=BaseModel)

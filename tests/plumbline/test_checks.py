@@ -1,267 +1,189 @@
-"""Each check finds its fault and nothing else; the gate leaves nothing out without a row in the edits."""
+"""The judgement: severities, what is left out, the order of findings, and that nothing goes without an edit."""
 
-from pathlib import Path
-from types import SimpleNamespace
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from dataset_rows import CLASS_NAMES, NAN4, STRICT, box, dataset, finding, found, image, settings_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plumbline.checks import CHECKS, EDIT_COLUMNS, NEW_XYXY, XYXY, error_line, finding_line, judge
+from plumbline import faults
+from plumbline.checks import CHECKS, OF_WHAT_IS_LEFT, judge, with_findings
+from plumbline.checks.repairs import EDIT_COLUMNS, REPAIRS
+from plumbline.checks.view import XYXY
 from plumbline.errors import DatasetError
-from plumbline.manifest import ANNOTATIONS_SCHEMA, FINDINGS_SCHEMA, IMAGES_SCHEMA, Dataset, table
+from plumbline.faults import FAULTS
+from plumbline.manifest import FINDINGS_SCHEMA, Dataset, table
 
-CLASS_NAMES = ("RBC", "WBC")
-ALL_ERRORS = dict.fromkeys(CHECKS, "error")
-STRICTEST_DROP = {code: "drop" if "drop" in check.severities else "warning" for code, check in CHECKS.items()}
-
-
-def image(image_id, **values):
-    row = {
-        "image_id": image_id, "path": f"images/{image_id}.jpg", "sha256": f"sha{image_id}", "width": 100, "height": 50,
-        "phash": image_id, "group": "", "source": f"in/{image_id}.jpg", "readable": True, "brightness": 1.0,
-        "contrast": 1.0, "sharpness": 1.0,
-    }  # fmt: skip
-    return row | values
-
-
-def box(ann_id, xyxy=(10, 10, 20, 20), image_id=0, class_id=0, **values):
-    row = {
-        "image_id": image_id, "ann_id": ann_id, "class_id": class_id, "class_name": (*CLASS_NAMES, "?")[class_id],
-        "difficult": False, "truncated": False, "polygon": None, "source_file": f"in/{image_id}.xml",
-        "source_line": 10 + ann_id, **dict(zip(XYXY, map(float, xyxy), strict=True)),
-    }  # fmt: skip
-    return row | values
-
-
-def finding(code, **values):
-    row = {"code": code, "severity": "", "source_file": "in/0.xml", "source_line": 3, "message": "m", "image_id": 0}
-    return {**row, "ann_id": -1, **values}
-
-
-def dataset(images=None, boxes=(), findings=()):
-    # One good box of each class, so that no class is empty.
-    good = [box(90, (1, 1, 9, 9)), box(91, (1, 1, 9, 9), class_id=1)]
-    return Dataset(
-        table(list(images if images is not None else [image(0), image(1)]), IMAGES_SCHEMA),
-        table([*boxes, *good], ANNOTATIONS_SCHEMA),
-        table(list(findings), FINDINGS_SCHEMA),
-        CLASS_NAMES,
-        Path("data/dataset"),
-    )
-
-
-def judged(data, tolerance_px=1.0, **severity):
-    return judge(data, ALL_ERRORS | severity, tolerance_px)
-
-
-def codes(data, tolerance_px=1.0):
-    return [(row.code, row.ann_id) for row in judged(data, tolerance_px).findings.itertuples()]
+ALL_WARNINGS = dict.fromkeys(FAULTS, "warning")
+# Seen where files are read, and by Great Expectations.
+FOUND_ELSEWHERE = {
+    "E103", "E104", "E105", "E106", "E112", "E113", "E114", "E201", "E202", "E203", "E204", "E205", "E208", "E209",
+    "E210", "E404",
+}  # fmt: skip
 
 
 def test_a_good_dataset_has_no_finding_and_no_edit():
-    result = judged(dataset(boxes=[box(0)]))
+    data = dataset(boxes=[box(0)])
+    result = judge(data, STRICT)
     assert result.findings.empty
     assert result.edits.empty
     assert list(result.edits) == EDIT_COLUMNS
-    pd.testing.assert_frame_equal(result.dataset.annotations, dataset(boxes=[box(0)]).annotations)
+    pd.testing.assert_frame_equal(result.dataset.annotations, data.annotations)
 
 
-@pytest.mark.parametrize(
-    "xyxy",
-    [(10, 10, 10, 20), (10, 10, 20, 10), (5, 5, 5, 5), (20, 10, 10, 20), (10, 20, 20, 10), (np.nan, 1, 2, 3)],
-)
-def test_a_box_without_area_is_found(xyxy):
-    assert codes(dataset(boxes=[box(0, xyxy)])) == [("zero_area_box", 0)]
+def test_every_fault_has_a_finder_or_is_found_elsewhere():
+    assert set(CHECKS) | FOUND_ELSEWHERE == set(FAULTS)
+    assert not set(CHECKS) & FOUND_ELSEWHERE
+    assert set(REPAIRS) == {faults.REVERSED_BOX, faults.BOX_OUT_OF_BOUNDS, faults.DUPLICATE_BOX}
+    assert all(FAULTS[code].leaves_out == "" for code in OF_WHAT_IS_LEFT)
 
 
-def test_the_line_of_a_finding_says_what_was_expected_and_what_to_do():
-    result = judged(dataset(boxes=[box(7, (504, 337, 504, 337))]))
-    (row,) = result.errors.itertuples()
-    assert finding_line(row) == (
-        "in/0.xml:17: box has no area, expected x1 < x2 and y1 < y2, got (x1, y1, x2, y2) = (504, 337, 504, 337)"
-    )
-    assert error_line(row) == (
-        finding_line(row) + "; fix the label, or set validate.severity.zero_area_box: drop in params.yaml"
-    )
+def test_off_is_not_told_and_what_cannot_be_kept_is_still_recorded():
+    data = dataset(boxes=[box(0, (5, 5, 5, 9)), box(1, (30, 30, 31, 40))])
+    result = judge(data, settings_with(E301="off", E304="off"))
+    assert result.findings.empty
+    assert result.edits[["action", "code", "ann_id"]].to_numpy().tolist() == [["leave_out_box", "E301", 0]]
+    assert result.dataset.annotations["ann_id"].tolist() == [1, 90, 91]
 
 
-@pytest.mark.parametrize(
-    ("xyxy", "found"),
-    [
-        ((0, 0, 100, 50), False),
-        ((-1, 0, 10, 10), False),
-        ((-1.01, 0, 10, 10), True),
-        ((0, -2, 10, 10), True),
-        ((90, 0, 101, 10), False),
-        ((90, 0, 101.5, 10), True),
-        ((90, 0, 95, 51.5), True),
-        ((90, 0, np.inf, 10), True),
-        ((200, 200, 210, 210), True),
-        ((100, 0, 101, 10), True),  # within the tolerance, but wholly outside: clipping would leave nothing
-        ((-1, 0, 0, 10), True),
-    ],
-)
-def test_a_box_outside_its_image_is_found(xyxy, found):
-    assert codes(dataset(boxes=[box(0, xyxy)])) == ([("box_outside_image", 0)] if found else [])
+def test_a_warning_tells_and_leaves_out_what_cannot_be_kept():
+    result = judge(dataset(boxes=[box(0, (5, 5, 5, 9)), box(1, (30, 30, 31, 40))]), settings_with(**ALL_WARNINGS))
+    assert result.errors.empty
+    assert result.findings[["code", "severity"]].to_numpy().tolist() == [["E301", "warning"], ["E304", "warning"]]
+    assert result.dataset.annotations["ann_id"].tolist() == [1, 90, 91]
+    pd.testing.assert_frame_equal(result.dataset.findings, result.findings)
 
 
-def test_a_box_of_an_unreadable_image_is_not_compared_with_it():
-    data = dataset([image(0), image(1, readable=False, width=0, height=0)], [box(0, image_id=1)])
-    result = judged(data, unreadable_image="drop")
-    assert [row.code for row in result.findings.itertuples()] == ["unreadable_image"]
-    assert result.findings["source_file"][0] == "in/1.jpg"
+def test_errors_come_first_then_file_and_line():
+    boxes = [box(2, (5, 5, 5, 5), source_line=30), box(0, (30, 30, 31, 40), image_id=1), box(1, (5, 5, 5, 6))]
+    boxes.append(box(3, (40, 30, 41, 40), source_line=4))
+    rows = judge(dataset(boxes=sorted(boxes, key=lambda row: row["ann_id"])), settings_with(E304="warning")).findings
+    assert list(zip(rows["severity"], rows["source_file"], rows["source_line"], strict=True)) == [
+        ("error", "in/0.xml", 11), ("error", "in/0.xml", 30), ("warning", "in/0.xml", 4), ("warning", "in/1.xml", 10),
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("class_id", "name"), [(-1, "rcb"), (2, "2")])
-def test_an_unknown_class_is_found_and_the_known_ones_named(class_id, name):
-    result = judged(dataset(boxes=[box(0, class_id=-1) | {"class_id": class_id, "class_name": name}]))
-    (row,) = result.errors.itertuples()
-    assert row.code == "unknown_class"
-    assert row.message.startswith(f"unknown class, expected one of: RBC, WBC, got {name!r}")
-    assert row.message.endswith("(did you mean 'RBC'?)") == (name == "rcb")
-    assert "add the class to dataset.class_names" in error_line(row)
-
-
-def test_duplicate_boxes_are_the_second_and_later_ones():
-    boxes = [box(0), box(1), box(2, class_id=1), box(3, image_id=1), box(4, (10, 10, 20, 20.5)), box(5)]
-    assert codes(dataset(boxes=boxes)) == [("duplicate_box", 1), ("duplicate_box", 5)]
-
-
-def test_boxes_that_clipping_makes_equal_are_duplicates():
-    boxes = [box(0, (0, 0, 9, 9)), box(1, (-0.5, 0, 9, 9))]
-    assert codes(dataset(boxes=boxes)) == [("duplicate_box", 1)]
-    assert codes(dataset(boxes=boxes), tolerance_px=0.25) == [("box_outside_image", 1)]
-
-
-def test_two_unknown_classes_at_one_place_are_no_duplicates():
-    boxes = [box(0, class_id=-1, class_name="a"), box(1, class_id=-1, class_name="b")]
-    assert codes(dataset(boxes=boxes)) == [("unknown_class", 0), ("unknown_class", 1)]
-
-
-def test_duplicate_images_keep_the_first_path():
+def test_an_image_that_goes_takes_its_boxes_and_each_is_recorded_for_the_images_reason():
     data = dataset(
-        [image(0, path="images/z.jpg"), image(1, sha256="sha0"), image(2)],
-        [box(0, image_id=1), box(1, class_id=1, image_id=1)],
+        [image(0), image(1, readable=False, problem="p")], [box(0, image_id=1), box(1, (5, 5, 5, 5), image_id=1)]
     )
-    result = judged(data, duplicate_image="drop")
-    (row,) = result.findings.itertuples()
-    assert (row.code, row.image_id, row.source_file) == ("duplicate_image", 0, "in/0.jpg")
-    assert result.dataset.images["image_id"].tolist() == [1, 2]
-    assert "got the bytes of in/1.jpg" in row.message
-
-
-def test_unreadable_files_are_not_called_duplicates():
-    broken = [image(index, sha256="empty", readable=False) for index in (1, 2)]
-    assert [code for code, _ in codes(dataset([image(0), *broken]))] == ["unreadable_image"] * 2
-
-
-def test_a_class_is_empty_when_its_last_box_is_dropped():
-    data = dataset(boxes=[])
-    data.annotations.loc[data.annotations["ann_id"] == 91, "x2"] = -5.0
-    result = judged(data, zero_area_box="drop", empty_class="warning")
-    found = set(zip(result.findings["code"], result.findings["severity"], strict=True))
-    assert found == {("zero_area_box", "drop"), ("empty_class", "warning")}
-    assert "'WBC'" in result.findings.set_index("code")["message"]["empty_class"]
-
-
-def test_dropping_an_image_takes_its_boxes_and_records_each():
-    data = dataset([image(0), image(1, readable=False)], [box(0, image_id=1), box(1, (5, 5, 5, 5), image_id=1)])
-    result = judged(data, unreadable_image="drop", zero_area_box="drop")
+    result = judge(data, settings_with(E101="warning", E301="warning"))
     edits = [(row.action, row.code, row.image, row.ann_id) for row in result.edits.itertuples()]
     assert edits == [
-        ("drop_image", "unreadable_image", "images/1.jpg", -1),
-        ("drop_box", "unreadable_image", "images/1.jpg", 0),
-        ("drop_box", "unreadable_image", "images/1.jpg", 1),
+        ("leave_out_image", "E101", "images/1.jpg", -1),
+        ("leave_out_box", "E101", "images/1.jpg", 0),
+        ("leave_out_box", "E101", "images/1.jpg", 1),
     ]
     assert result.dataset.images["image_id"].tolist() == [0]
     assert result.dataset.annotations["ann_id"].tolist() == [90, 91]
+    before = json.loads(result.edits["before"][0])
+    assert (before["path"], before["phash"]) == ("images/1.jpg", int(data.images["phash"][1]))
 
 
-def test_a_clip_is_recorded_with_before_and_after_and_changes_a_copy():
-    data = dataset(boxes=[box(0, (-0.5, 2, 100.75, 9))])
-    before = data.annotations.copy()
-    result = judged(data)
-    (edit,) = result.edits.to_dict("records")
-    assert (edit["action"], edit["code"], edit["ann_id"]) == ("clip_box", "box_tolerance_px", 0)
-    assert [edit[key] for key in XYXY] == [-0.5, 2, 100.75, 9]
-    assert [edit[key] for key in NEW_XYXY] == [0, 2, 100, 9]
-    assert result.dataset.annotations.set_index("ann_id").loc[0, XYXY].tolist() == [0, 2, 100, 9]
-    pd.testing.assert_frame_equal(data.annotations, before)
-
-
-def test_reader_findings_are_judged_too_and_every_malformed_row_is_kept():
-    rows = [finding("malformed_label", source_line=line) for line in (4, 3)]
-    rows += [finding("missing_image", image_id=-1), finding("missing_label", image_id=1, source_line=0)]
-    data = dataset([image(0), image(1), image(2)], findings=rows)
-    result = judged(data, malformed_label="drop", missing_image="drop", missing_label="drop")
-    dropped = result.findings[result.findings["severity"] == "drop"]
-    assert dropped["code"].value_counts().to_dict() == {"malformed_label": 2, "missing_image": 1, "missing_label": 1}
-    # The image of a label that cannot be read goes: its objects would be taught as background.
-    assert result.edits["action"].value_counts().to_dict() == {"drop_image": 2, "drop_box": 2, "drop_label": 1}
-    assert result.dataset.images["image_id"].tolist() == [2]
-
-
-def test_an_image_has_a_code_once_also_when_the_reader_says_it_too():
-    data = dataset([image(0), image(1, readable=False)], findings=[finding("unreadable_image", image_id=1)])
-    assert codes(data) == [("unreadable_image", -1)]
+def test_the_readers_findings_are_judged_too():
+    rows = [finding("E202", source_line=line) for line in (4, 3, 3)]
+    rows += [finding("E105", image_id=-1), finding("E106", image_id=1, source_line=0), finding("E201", image_id=-1)]
+    result = judge(dataset([image(0), image(1), image(2)], findings=rows), settings_with(**ALL_WARNINGS))
+    assert result.findings["code"].value_counts()[["E202", "E105", "E106", "E201"]].tolist() == [2, 1, 1, 1]
+    # The image of a label that cannot be read goes: its objects would be taught as background. A label of no image
+    # is a file that goes, and an image without a label stays.
+    assert result.edits["action"].value_counts().to_dict() == {
+        "leave_out_image": 1, "leave_out_box": 2, "leave_out_file": 2,
+    }  # fmt: skip
+    assert result.dataset.images["image_id"].tolist() == [1, 2]
 
 
 def test_a_code_that_nobody_knows_is_refused():
-    with pytest.raises(DatasetError, match=r"unknown finding, expected one of: unreadable_image, .*, got typo; run"):
-        judged(dataset(findings=[finding("typo")]))
+    with pytest.raises(DatasetError, match=r"unknown finding, expected one of: E101, .*, got typo; run ingest"):
+        judge(dataset(findings=[finding("typo")]), STRICT)
 
 
-def test_findings_are_sorted_by_file_line_code_and_box():
-    boxes = [box(2, (5, 5, 5, 5), source_line=30), box(0, (5, 5, 5, 5), image_id=1)]
-    boxes.append(box(1, (5, 5, 5, 5), source_line=4))
-    found = judged(dataset(boxes=boxes)).findings
-    order = list(zip(found["source_file"], found["source_line"], found["code"], found["ann_id"], strict=True))
-    assert order == sorted(order)
-    assert len(order) == 4  # box 1 is a duplicate of box 2 too
-
-
-def test_no_images_and_no_boxes_are_no_fault_of_the_gate():
+def test_no_images_and_no_boxes_are_no_fault_of_a_box():
     data = dataset([])
     empty = Dataset(data.images, data.annotations.iloc[:0], data.findings, CLASS_NAMES, data.root)
-    assert [code for code, _ in codes(empty)] == ["empty_class"] * 2
+    assert found(empty, fix=tuple(REPAIRS)) == [("E401", -1)] * 2
 
 
-def test_the_readers_own_advice_is_kept_where_it_knows_better():
-    def line(code, message):
-        return error_line(SimpleNamespace(code=code, source_file="a", source_line=0, message=message))
-
-    way_round = "or set validate.severity.malformed_label: drop in params.yaml"
-    assert line("malformed_label", "bad; mend its row") == f"a: bad; mend its row, {way_round}"
-    assert line("malformed_label", "bad") == f"a: bad; fix the label, {way_round}"
-    assert "kept" not in line("missing_label", "no label; it is kept")
+def test_what_others_find_is_judged_with_the_rest():
+    more = table([finding("E404", source_file="images.parquet", source_line=0)], FINDINGS_SCHEMA)
+    judged = judge(dataset(boxes=[box(0, (30, 30, 31, 40))]), settings_with(E304="warning"))
+    assert with_findings(judged, more, STRICT.severity).findings["code"].tolist() == ["E404", "E304"]
+    off = with_findings(judged, more, {**STRICT.severity, "E404": "off"})
+    assert off.findings["code"].tolist() == off.dataset.findings["code"].tolist() == ["E304"]
 
 
-CORNERS = st.integers(-4, 104)
-RANDOM_BOX = st.tuples(CORNERS, CORNERS, CORNERS, CORNERS, st.integers(0, 3), st.integers(-1, 1))
+@pytest.mark.parametrize(
+    ("class_id", "name", "code"), [(-1, "rcb", "E206"), (-1, "cow", "E206"), (-2, "7", "E207"), (2, "2", "E207")]
+)
+def test_a_class_that_is_not_known_is_found_for_boxes_and_images(class_id, name, code):
+    values = {"class_id": class_id, "class_name": name}
+    data = dataset(boxes=[box(0) | values, box(1, NAN4, image_id=1) | values])
+    assert found(data) == [(code, 0), (code, 1)]
+    message = judge(data, STRICT).findings["message"][0]
+    assert repr(name) in message
+    assert message.endswith("(did you mean 'RBC'?)") == (name == "rcb")
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(RANDOM_BOX, max_size=12), st.sampled_from([0.0, 1.0, 3.0]), st.sets(st.integers(0, 3)))
-def test_what_is_left_is_good_and_what_is_not_is_in_the_edits(rows, tolerance_px, unreadable):
-    images = [image(i, sha256=f"sha{i % 3}", readable=i not in unreadable) for i in range(4)]
-    boxes = [box(n, row[:4], image_id=row[4], class_id=row[5]) for n, row in enumerate(rows)]
+def test_a_class_is_empty_when_its_last_box_is_left_out():
+    data = dataset(boxes=[])
+    data.annotations.loc[data.annotations["ann_id"] == 91, "x2"] = 31.0
+    result = judge(data, settings_with(E301="warning", E401="warning"))
+    assert result.findings["code"].tolist() == ["E301", "E401"]
+    assert "'WBC'" in result.findings["message"][1]
+
+
+def test_classes_are_small_or_rare_or_neither_and_never_two_of_these():
+    boxes = [box(n, (n, 20, n + 8, 28 + n % 20)) for n in range(29)]
+    data = dataset(boxes=boxes, class_names=("RBC", "WBC", "none"))
+    assert found(data, min_boxes_per_class=2) == [("E401", -1), ("E402", -1)]
+    assert found(data, max_imbalance=29.0) == [("E401", -1), ("E403", -1)]
+    assert found(data, max_imbalance=30.0) == [("E401", -1)]
+    assert found(data, min_boxes_per_class=2, max_imbalance=2.0) == [("E401", -1), ("E402", -1)]
+
+
+def test_labels_of_whole_images_count_for_their_class():
+    data = dataset([image(0)], [box(0, NAN4, class_id=1)])
+    boxes = data.annotations[data.annotations["ann_id"] != 91]
+    assert found(Dataset(data.images, boxes, data.findings, CLASS_NAMES, data.root)) == []
+
+
+CORNERS = st.one_of(st.integers(-4, 104), st.sampled_from([-0.5, 0.0, 50.5, 100.75]))
+RANDOM_BOX = st.tuples(CORNERS, CORNERS, CORNERS, CORNERS, st.integers(0, 3), st.integers(-2, 1), st.booleans())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(RANDOM_BOX, max_size=12),
+    st.sampled_from([0.0, 1.0, 3.0]),
+    st.sets(st.integers(0, 3)),
+    st.sets(st.sampled_from(sorted(REPAIRS))),
+)
+def test_what_is_left_is_good_and_what_is_not_is_in_the_edits(rows, clip_px, unreadable, fix):
+    images = [image(i, sha256=f"{i % 3:064x}", readable=i not in unreadable) for i in range(4)]
+    boxes = [box(n, r[:4], image_id=r[4], class_id=max(r[5], -1), crowd=r[6]) for n, r in enumerate(rows)]
     data = dataset(images, boxes)
-    result = judge(data, STRICTEST_DROP, tolerance_px)
+    before = data.annotations.copy(deep=True)
+    result = judge(data, settings_with(**ALL_WARNINGS, fix=tuple(fix), clip_px=clip_px))
+    pd.testing.assert_frame_equal(data.annotations, before)
     left = result.dataset
-    # A second look at what is left finds nothing more to stop or leave out, and nothing to move.
-    again = judge(Dataset(left.images, left.annotations, data.findings, CLASS_NAMES, data.root), STRICTEST_DROP, 0.0)
+    # A second look at what is left finds nothing more to repair or leave out.
+    again = judge(
+        Dataset(left.images, left.annotations, data.findings, CLASS_NAMES, data.root),
+        settings_with(fix=tuple(REPAIRS), clip_px=0.0),
+    )
     assert again.edits.empty
-    assert set(again.findings["code"]) <= {"empty_class"}
-    for kind, before, after, key in (
-        ("drop_box", data.annotations, left.annotations, "ann_id"),
-        ("drop_image", data.images, left.images, "image_id"),
-    ):
-        dropped = result.edits.loc[result.edits["action"] == kind, key].tolist()
-        assert sorted([*dropped, *after[key]]) == sorted(before[key])
-    moved = data.annotations.set_index("ann_id")[XYXY].loc[left.annotations["ann_id"]].to_numpy()
-    changed = (moved != left.annotations[XYXY].to_numpy()).any(axis=1).sum()
-    assert changed == (result.edits["action"] == "clip_box").sum()
-    assert not result.findings.duplicated(["code", "image_id", "ann_id", "message"]).any()
+    assert all(FAULTS[code].keepable for code in again.findings["code"])
+    gone = result.edits[result.edits["action"].isin(["leave_out_box", "drop_duplicate"])]
+    assert sorted([*gone["ann_id"], *left.annotations["ann_id"]]) == sorted(before["ann_id"])
+    lost = result.edits[result.edits["action"] == "leave_out_image"]
+    assert sorted([*lost["image_id"], *left.images["image_id"]]) == [0, 1, 2, 3]
+    moved = before.set_index("ann_id")[XYXY].loc[left.annotations["ann_id"]].to_numpy()
+    changed = left.annotations["ann_id"][(moved != left.annotations[XYXY].to_numpy()).any(axis=1)]
+    moves = result.edits[result.edits["action"].isin(["swap_corners", "clip_box"])]
+    assert set(changed) == set(moves["ann_id"]) & set(left.annotations["ann_id"])
+    assert result.edits["edit_id"].is_unique
+    assert not result.findings.duplicated(["code", "image_id", "ann_id", "message", "severity"]).any()
+    assert np.isin(result.findings["severity"], ["warning", "fixed"]).all()

@@ -10,6 +10,7 @@ from plumbline.drawing import (
     captioned,
     choose_places,
     class_color,
+    cut_text,
     draw_boxes,
     draw_sample,
     printable_name,
@@ -17,6 +18,7 @@ from plumbline.drawing import (
     scale_for_viewing,
     sheet,
     text_size,
+    wrap_text,
 )
 
 BOX = np.array([[20.0, 60.0, 80.0, 100.0]])
@@ -137,3 +139,32 @@ def test_long_captions_are_cut():
     assert image.shape == (124, 120, 3)
     assert (image[:24] < 200).any()
     assert (image[24:] == 128).all()
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=200), st.integers(30, 200))
+def test_wrapped_lines_fit_and_lose_nothing(text, width):
+    lines = wrap_text(text, width, most_lines=10_000)
+    assert all(text_size(line)[0] <= width for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_wrapped_text_that_is_too_long_ends_with_dots():
+    lines = wrap_text("one two three four five six seven", text_size("one two...")[0], 2)
+    assert len(lines) == 2
+    assert lines[0] == "one two"
+    assert lines[1].endswith("...")
+    assert all(text_size(line)[0] <= text_size("one two...")[0] for line in lines)
+
+
+def test_cut_text_is_as_long_as_fits():
+    assert cut_text("short", 500) == "short"
+    width = text_size("a longer te...")[0]
+    assert cut_text("a longer text than that", width) == "a longer te..."
+    assert cut_text("a longer text", 4) == ""
+
+
+def test_labels_rather_cover_a_box_than_a_label():
+    first, box = [0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]
+    candidates = [np.array([first]), np.array([[5.0, 0.0, 15.0, 10.0], box])]
+    assert choose_places(candidates, np.array([box])) == [0, 0]
+    assert choose_places(candidates, np.array([box]), label_weight=100.0) == [0, 1]

@@ -39,9 +39,10 @@ def prepared(tmp_path_factory) -> Path:
     source = str(ROOT / "data" / "digits")
     for command in (
         f"stages.ingest --source {source} --out data/dataset --metrics reports/ingest.json",
-        "stages.validate --dataset data/dataset --out data/validated --findings reports/findings.csv"
-        " --metrics reports/validate.json",
-        "stages.split --labels data/validated --out data/splits.parquet --metrics reports/split.json",
+        "stages.validate --dataset data/dataset --out data/validated --findings reports/findings.json"
+        " --sheet reports/findings.jpg --metrics reports/validate.json",
+        "stages.split --labels data/validated --assignment data/splits.csv --out data/splits.parquet"
+        " --metrics reports/split.json --leaks reports/split_leaks.json",
     ):
         module(folder, command).check_returncode()
     return folder
