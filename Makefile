@@ -18,7 +18,7 @@ STAMP := $(VENV)/.made-$(shell cat pyproject.toml constraints.txt | sha256sum | 
 SET ?=
 SET_FLAGS := $(foreach pair,$(SET),--set-param '$(pair)')
 
-.PHONY: help setup repro flow test test-long check format clean
+.PHONY: help setup repro flow test test-long bench-data check format clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ test: setup ## All tests but the long ones, and `make check`
 test-long: setup ## The tests that take minutes each
 	python -m pytest -m long
 
+bench-data: setup ## Speed and memory of the scan and of a million rows, beside other tools (BENCH="--quick": a try)
+	python benchmarks/data_scan.py $(BENCH)
+
 check: setup ## Lint, types, and the import contracts of the three rooms
 	ruff check .
 	ruff format --check .
@@ -66,4 +69,4 @@ format: setup ## Let ruff lay out the code
 	ruff format .
 
 clean: ## Remove everything that the line has made here; the environment and DVC's cache stay
-	rm -rf data/dataset data/validated data/splits.parquet models reports/findings.csv .cache
+	rm -rf data/dataset data/validated data/splits.parquet models reports/findings.* reports/data_docs .cache

@@ -24,7 +24,7 @@ def read_splits(splits: Path) -> pd.DataFrame:
 
 
 def images_of_split(images: pd.DataFrame, splits: Path, split: str) -> pd.DataFrame:
-    """Return the rows of `images` that a split holds, in the order of image_id.
+    """Return the rows of `images` that a split holds, in the order of image_id; no split holds what is left_out.
 
     Args:
         images: Columns of `plumbline.manifest.IMAGES_SCHEMA`.

@@ -1,101 +1,107 @@
-"""Deal images to train, val and test so that what belongs together is never parted.
+"""Deal images to train, val and test so that what belongs together is never parted, and what was dealt stays.
 
-Two steps: `group_images` finds what must stay together, `assign_splits` deals whole groups. Both depend on the images
-themselves alone, never on the order of the rows. They do not remember an earlier dealing: when images are added, others
-change their split too.
+`plumbline.near_duplicates` finds what must stay together; here whole groups are dealt. Images that were dealt before
+keep their place, and new ones join what they belong to, or go where most is lacking. All of it depends on the images
+themselves alone, never on the order of the rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from plumbline.errors import DatasetError
+from plumbline.near_duplicates import Grouping, Ints, Keys, group_images, near_pairs
+from plumbline.split_assignment import LEFT_OUT, SPLITS, SPLITS_SCHEMA, Names
+from plumbline.split_leaks import Ties, closest_in_another_part
 
-SPLITS_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.int64()),  # as in images.parquet, ascending
-        ("split", pa.string()),  # train, val or test
-        ("group", pa.int64()),  # images of one number are never parted
-    ]
-)
+__all__ = [
+    "SPLITS_SCHEMA",
+    "Dealing",
+    "Grouping",
+    "assign_splits",
+    "count_classes",
+    "deal_images",
+    "group_images",
+    "near_pairs",
+    "worst_class_share_deviation",
+]
 
-Ints = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
-
-# Up to so many groups, swaps are tried; with more, each is so small that the first dealing is as good.
+# Up to so many new groups, swaps are tried; with more, each is so small that the first dealing is as good.
 _MOST_GROUPS_TO_SWAP = 512
-
-# 2^20 distances at a time: tens of MiB, however many images there are.
-_DISTANCES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Grouping:
-    """Which images must stay together.
+class Dealing:
+    """Where every image stands.
 
     Attributes:
-        groups: Group of each row of images, shape (N,), numbered 0.. in the order of each group's lowest image_id.
-        num_near_duplicate_pairs: Pairs of readable images whose hashes differ by no more than the asked-for bits.
+        splits: train, val, test or left_out, shape (N,).
+        groups: As `Grouping.groups`, of the images that are dealt, shape (N,); -1 for left_out.
+        num_near_duplicate_pairs: As in `Grouping`, of all images.
+        bridges: One line for each image that is left out, sorted: what it would have joined.
     """
 
+    splits: Names
     groups: Ints
     num_near_duplicate_pairs: int
+    bridges: list[str]
 
 
-def group_images(images: pd.DataFrame, bits: int) -> Grouping:
-    """Join images that share a declared group, or their bytes, or nearly their perceptual hash; and so on in chains.
+def deal_images(
+    images: pd.DataFrame,
+    class_counts: Ints,
+    placed: Names,
+    fractions: Mapping[str, float],
+    *,
+    seed: int,
+    bits: int,
+    keys: Keys | None = None,
+) -> Dealing:
+    """Deal the images that have no place yet; those that have one never move.
 
-    An unreadable image has no hash and is joined by group and bytes only. Flat images (all black, say) have one hash
-    and are joined: to a detector they are the same image.
-
-    Args:
-        images: Columns image_id, group, sha256, phash, readable of `IMAGES_SCHEMA`, in any order.
-        bits: Largest Hamming distance of two 64-bit hashes that counts as near; 0 for equal hashes only.
-    """
-    order = np.argsort(images["image_id"].to_numpy(np.int64), kind="stable")
-    rows = images.iloc[order]
-    parents = list(range(len(rows)))
-    for column in ("group", "sha256"):
-        _join_equal(parents, rows[column].fillna("").to_numpy(object))
-    hashed = np.flatnonzero(rows["readable"].to_numpy(bool))
-    num_pairs = _join_near(parents, hashed, rows["phash"].to_numpy(np.uint64)[hashed], bits)
-    # The root of a group is its first row, so the numbers go by the lowest image_id.
-    _, numbers = np.unique(_roots(parents), return_inverse=True)
-    groups = np.empty(len(rows), dtype=np.int64)
-    groups[order] = numbers
-    return Grouping(groups, num_pairs)
-
-
-def near_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[Ints, Ints]]:
-    """Give every pair i < j within `bits`, in blocks, by comparing all with all.
-
-    Exact, and quick enough: 20,000 hashes are 2e8 distances, about a second. Memory is that of one block.
+    A new image goes where the images that it belongs to are. Where these are in different splits, it belongs in
+    neither and would leak from each to the other, so it is left out.
 
     Args:
-        hashes: Shape (N,), uint64.
-        bits: Largest Hamming distance.
+        images: Columns image_id, path, group, sha256, phash, readable of `IMAGES_SCHEMA`, in any order.
+        class_counts: Boxes of each class in each image, shape (N, C).
+        placed: Split of each image that has one, "" for the others, shape (N,).
+        fractions: As for `assign_splits`; of train, val and test.
+        seed: As for `assign_splits`.
+        bits: As for `group_images`.
+        keys: As for `group_images`.
 
-    >>> [(i.tolist(), j.tolist()) for i, j in near_pairs(np.array([0, 255, 1], np.uint64), 1)]
-    [([0], [2])]
+    Raises:
+        DatasetError: There are not enough new groups for the splits that are empty.
     """
-    rows_at_once = max(1, _DISTANCES_AT_ONCE // max(1, len(hashes)))
-    for start in range(0, len(hashes), rows_at_once):
-        block = hashes[start : start + rows_at_once]
-        distances = np.bitwise_count(block[:, None] ^ hashes[None, start:])
-        i, j = np.nonzero(distances <= bits)
-        later = j > i
-        yield i[later] + start, j[later] + start
+    grouping = group_images(images, bits, keys)
+    placed, bridges = _follow(images, grouping.groups, placed, bits, keys)
+    dealt = np.flatnonzero(placed != LEFT_OUT)
+    groups = np.full(len(images), -1, dtype=np.int64)
+    # What an image joined is two groups once it is left out.
+    groups[dealt] = (
+        grouping.groups if not bridges else group_images(images.iloc[dealt], bits, _take(keys, dealt)).groups
+    )
+    splits = placed.copy()
+    content = images["sha256"].to_numpy(object)[dealt].tolist()
+    splits[dealt] = assign_splits(groups[dealt], class_counts[dealt], content, fractions, seed, placed=placed[dealt])
+    return Dealing(splits, groups, grouping.num_near_duplicate_pairs, bridges)
 
 
 def assign_splits(
-    groups: Ints, class_counts: Ints, keys: Sequence[str], fractions: Mapping[str, float], seed: int
+    groups: Ints,
+    class_counts: Ints,
+    keys: Sequence[str],
+    fractions: Mapping[str, float],
+    seed: int,
+    *,
+    placed: Names | None = None,
 ) -> npt.NDArray[np.str_]:
     """Deal whole groups, the largest first, each to the split that lacks most of what the group holds.
 
@@ -112,39 +118,139 @@ def assign_splits(
             for all images behind one that is added.
         fractions: Of train, val and test; they sum to 1.
         seed: Of the order among groups of one size.
+        placed: Split of each image that stays where it is, "" for the others, shape (N,); the others of its group go
+            with it. None when no image has a place yet.
 
     Returns:
         Name of each image's split, shape (N,).
 
     Raises:
-        DatasetError: There are fewer groups than splits.
+        DatasetError: There are fewer new groups than empty splits.
     """
     names = list(fractions)
-    numbers, members = np.unique(groups, return_inverse=True)
-    if len(numbers) < len(names):
-        raise DatasetError(
-            f"too few independent groups of images, expected at least {len(names)} (one for each of"
-            f" {', '.join(names)}), got {len(numbers)} from {len(groups)} images; add images that are no"
-            " near-duplicates of each other, declare smaller groups, or lower split.near_duplicate_bits in params.yaml"
-        )
-    sizes = np.bincount(members)
+    standing = _standing(groups, names, placed)
+    free = np.flatnonzero(standing < 0)
+    numbers, members = np.unique(groups[free], return_inverse=True)
     # Column 0 is the images themselves; a class without a box has no share to keep.
-    held = np.zeros((len(numbers), 1 + class_counts.shape[1]), dtype=np.float64)
-    np.add.at(held, members, np.column_stack([np.ones(len(groups)), class_counts]))
-    shares = held / np.maximum(held.sum(axis=0), 1)
-    ties = _ties(members, keys, seed)
+    counts = np.column_stack([np.ones(len(groups)), class_counts])
+    taken = np.zeros((len(names), counts.shape[1]), dtype=np.float64)
+    np.add.at(taken, standing[standing >= 0], counts[standing >= 0])
+    _check_enough(len(numbers), len(free), [name for name, row in zip(names, taken, strict=True) if row[0] == 0])
+    held = np.zeros((len(numbers), counts.shape[1]), dtype=np.float64)
+    np.add.at(held, members, counts[free])
+    total = np.maximum(held.sum(axis=0) + taken.sum(axis=0), 1)
+    shares = held / total
+    lacks = np.array([fractions[name] for name in names])[:, None] - taken / total
+    sizes = np.bincount(members, minlength=len(numbers))
+    ties = _ties(members, [keys[row] for row in free.tolist()], seed)
     order = sorted(range(len(numbers)), key=lambda group: (-sizes[group], ties[group]))
-    quotas = np.array([fractions[name] for name in names])
-    chosen = _deal(order, shares, quotas)
+    chosen = _deal(order, shares, lacks, taken[:, 0] == 0)
     if len(numbers) <= _MOST_GROUPS_TO_SWAP:
-        chosen = _swap(chosen, sizes, shares, quotas)
-    return np.array(names)[chosen[members]]
+        chosen = _swap(chosen, sizes, shares, lacks)
+    standing[free] = chosen[members]
+    return np.array(names)[standing]
 
 
-def _deal(order: list[int], shares: npt.NDArray[np.float64], quotas: npt.NDArray[np.float64]) -> Ints:
-    """Return the split of each group, shape (G,), given shares of shape (G, 1 + C) whose column 0 is the images."""
-    lacks = np.repeat(quotas[:, None], shares.shape[1], axis=1)
-    empty = np.ones(len(quotas), dtype=bool)
+def _standing(groups: Ints, names: list[str], placed: Names | None) -> Ints:
+    """Return the number of each image's split, shape (N,), -1 where neither it nor its group is placed."""
+    standing = np.full(len(groups), -1, dtype=np.int64)
+    if placed is None:
+        return standing
+    for number, name in enumerate(names):
+        standing[placed == name] = number
+    rows = np.flatnonzero(standing >= 0)
+    _, which = np.unique(groups, return_inverse=True)
+    lowest, highest = (np.full(len(groups), empty, dtype=np.int64) for empty in (len(names), -1))
+    np.minimum.at(lowest, which[rows], standing[rows])
+    np.maximum.at(highest, which[rows], standing[rows])
+    free = standing < 0
+    if (free & (lowest < highest)[which]).any():
+        raise ValueError("an image without a place belongs to images in different splits")
+    return np.where(free, highest[which], standing)
+
+
+def _check_enough(num_groups: int, num_images: int, empty: list[str]) -> None:
+    if num_groups < len(empty):
+        raise DatasetError(
+            f"too few independent groups of images, expected at least {len(empty)} (one for each of"
+            f" {', '.join(empty)}), got {num_groups} from {num_images} images; add images that are no"
+            " near-duplicates of each other, declare smaller groups, lower near_duplicates.max_hash_bits in"
+            " params.yaml, or, where images were dealt before, delete the file of their splits to deal all afresh"
+        )
+
+
+def _follow(images: pd.DataFrame, groups: Ints, placed: Names, bits: int, keys: Keys | None) -> tuple[Names, list[str]]:
+    """Settle the new images of groups that stand in several splits.
+
+    Returns:
+        `placed`, where such an image has the one split that it is tied to, or left_out; and a line for each of these.
+    """
+    stands = np.zeros((int(groups.max(initial=-1)) + 1, len(SPLITS)), dtype=bool)
+    for number, name in enumerate(SPLITS):
+        stands[groups[placed == name], number] = True
+    in_several = (stands.sum(axis=1) > 1)[groups]
+    if not (in_several & (placed == "")).any():
+        return placed, []
+    rows = np.flatnonzero(in_several)
+    rows = rows[np.argsort(images["path"].to_numpy(object)[rows], kind="stable")]
+    part, part_placed, part_keys = images.iloc[rows], placed[rows], _take(keys, rows)
+    new = np.flatnonzero(part_placed == "")
+    # New images that belong together go together, and each is tied to whatever any of them is tied to.
+    sets = group_images(part.iloc[new], bits, _take(part_keys, new)).groups
+    tied = np.zeros((int(sets.max()) + 1, len(SPLITS)), dtype=bool)
+    for number, name in enumerate(SPLITS):
+        either = np.flatnonzero((part_placed == "") | (part_placed == name))
+        joined = group_images(part.iloc[either], bits, _take(part_keys, either)).groups
+        is_new = part_placed[either] == ""
+        tied[sets, number] = np.isin(joined[is_new], joined[~is_new])
+    splits = np.array(SPLITS, dtype=object)[tied.argmax(axis=1)]
+    splits[tied.sum(axis=1) > 1] = LEFT_OUT
+    part_placed = part_placed.copy()
+    part_placed[new] = splits[sets]
+    settled = placed.copy()
+    settled[rows] = part_placed
+    return settled, _bridges(part, part_placed, dict(zip(new.tolist(), sets.tolist(), strict=True)), bits, part_keys)
+
+
+def _bridges(images: pd.DataFrame, splits: Names, set_of: Mapping[int, int], bits: int, keys: Keys | None) -> list[str]:
+    """Return a line for each image that is left out: an image of each split that it, or one of its set, is tied to."""
+    paths = images["path"].to_numpy(object)
+    out = np.flatnonzero(splits == LEFT_OUT).tolist()
+    words: dict[int, list[str]] = {row: [] for row in out}
+    for name in SPLITS:
+        parts = np.full(len(images), -1, dtype=np.int64)
+        parts[out], parts[splits == name] = 0, 1
+        ties = closest_in_another_part(images, parts, bits, keys)
+        # Of each set the first image with a tie, for those that have none themselves.
+        first = {set_of[row]: row for row in reversed(out) if ties.partners[row] >= 0}
+        for row in out:
+            by = row if ties.partners[row] >= 0 else first.get(set_of[row])
+            if by is not None:
+                words[row].append(_tie_words(paths, name, row, by, ties))
+    return [f"{paths[row]}: left out, as it belongs to {' and to '.join(words[row])}" for row in out]
+
+
+def _tie_words(paths: Names, split: str, row: int, by: int, ties: Ties) -> str:
+    through = "" if by == row else f" through {paths[by]}"
+    return f"{paths[ties.partners[by]]} in {split}{through} ({ties.whys[by]})"
+
+
+def _take(keys: Keys | None, rows: Ints) -> Keys | None:
+    return None if keys is None else keys[rows]
+
+
+def _deal(
+    order: list[int], shares: npt.NDArray[np.float64], lacks: npt.NDArray[np.float64], empty: npt.NDArray[np.bool_]
+) -> Ints:
+    """Return the split of each group, shape (G,).
+
+    Args:
+        order: Groups, in the order in which they are dealt.
+        shares: What each group holds, shape (G, 1 + C); column 0 is the images.
+        lacks: What each split still lacks of its quota, shape (S, 1 + C).
+        empty: Which splits hold no image yet, shape (S,).
+    """
+    lacks, empty = lacks.copy(), empty.copy()
     chosen = np.zeros(len(shares), dtype=np.int64)
     for place, group in enumerate(order):
         if len(order) - place <= empty.sum():
@@ -161,11 +267,20 @@ def _deal(order: list[int], shares: npt.NDArray[np.float64], quotas: npt.NDArray
     return chosen
 
 
-def _swap(chosen: Ints, sizes: Ints, shares: npt.NDArray[np.float64], quotas: npt.NDArray[np.float64]) -> Ints:
-    """Return the split of each group, shape (G,), after every swap of two groups of one size that helps, best first."""
+def _swap(chosen: Ints, sizes: Ints, shares: npt.NDArray[np.float64], lacks: npt.NDArray[np.float64]) -> Ints:
+    """Return the split of each group, shape (G,), after every swap of two groups of one size that helps, best first.
+
+    Args:
+        chosen: Split of each group, shape (G,).
+        sizes: Images of each group, shape (G,).
+        shares: As for `_deal`.
+        lacks: As for `_deal`: before any of these groups was dealt.
+    """
+    if len(chosen) == 0:
+        return chosen
     chosen = chosen.copy()
-    taken = np.stack([shares[chosen == split].sum(axis=0) for split in range(len(quotas))])
-    lacks = quotas[:, None] - taken
+    taken = np.stack([shares[chosen == split].sum(axis=0) for split in range(len(lacks))])
+    lacks = lacks - taken
     products = shares @ shares.T
     norms = np.diag(products)
     while True:
@@ -205,70 +320,19 @@ def worst_class_share_deviation(
 
 
 def count_classes(images: pd.DataFrame, annotations: pd.DataFrame, num_classes: int) -> Ints:
-    """Return the boxes of each class in each image, shape (N, C), in the order of `images`.
+    """Return the boxes of each class in each image, shape (N, C), in the order of `images`; others do not count.
 
     Raises:
         DatasetError: A box names an image that is not in `images`.
     """
-    counts = np.zeros((len(images), num_classes), dtype=np.int64)
     rows = pd.Index(images["image_id"]).get_indexer(annotations["image_id"])
     if (rows < 0).any():
         lost = annotations["image_id"].to_numpy()[rows < 0][0]
         raise DatasetError(f"a box is on image_id {lost}, expected one of the images table; run validate again")
-    np.add.at(counts, (rows, annotations["class_id"].to_numpy(np.int64)), 1)
-    return counts
-
-
-def _join_equal(parents: list[int], keys: npt.NDArray[np.object_]) -> None:
-    """Join the rows of equal keys, the empty key aside; changes `parents`."""
-    first: dict[str, int] = {}
-    for row, key in enumerate(keys):
-        if key:
-            _join(parents, first.setdefault(key, row), row)
-
-
-def _join_near(parents: list[int], rows: Ints, hashes: Hashes, bits: int) -> int:
-    """Join the rows whose hashes are near, and return how many pairs are; changes `parents`."""
-    distinct, which, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    # Equal hashes are joined to the first of them, and compared once.
-    first = np.full(len(distinct), len(parents), dtype=np.int64)
-    np.minimum.at(first, which, rows)
-    for row, head in zip(rows.tolist(), first[which].tolist(), strict=True):
-        _join(parents, head, row)
-    num_pairs = int((counts * (counts - 1) // 2).sum())
-    for i, j in near_pairs(distinct, bits):
-        if len(i) == 0:
-            continue
-        num_pairs += int((counts[i] * counts[j]).sum())
-        # Most pairs of a large cluster tell nothing new: one per pair of present groups is enough.
-        roots = _roots(parents)
-        a, b = roots[first[i]], roots[first[j]]
-        news = np.unique((a * len(parents) + b)[a != b])
-        for pair in news.tolist():
-            _join(parents, *divmod(pair, len(parents)))
-    return num_pairs
-
-
-def _join(parents: list[int], a: int, b: int) -> None:
-    a, b = _root(parents, a), _root(parents, b)
-    parents[max(a, b)] = min(a, b)
-
-
-def _root(parents: list[int], row: int) -> int:
-    while parents[row] != row:
-        parents[row] = parents[parents[row]]
-        row = parents[row]
-    return row
-
-
-def _roots(parents: list[int]) -> Ints:
-    """Return the root of every row, shape (N,)."""
-    roots = np.array(parents, dtype=np.int64)
-    while True:
-        above = roots[roots]
-        if np.array_equal(above, roots):
-            return roots
-        roots = above
+    class_ids = annotations["class_id"].to_numpy(np.int64)
+    known = (class_ids >= 0) & (class_ids < num_classes)
+    counts = np.bincount(rows[known] * num_classes + class_ids[known], minlength=len(images) * num_classes)
+    return counts.astype(np.int64).reshape(len(images), num_classes)
 
 
 def _ties(members: Ints, keys: Sequence[str], seed: int) -> list[bytes]:
