@@ -47,7 +47,9 @@ def read_image(path: Path | str) -> Image:
     path = Path(path)
     if not path.is_file():
         raise DatasetError(f"{path}: no such image file; check the path")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    data = np.fromfile(path, np.uint8)
+    # Not imread: OpenCV 5.0's gives nothing for a TIFF that EXIF turns by 90 degrees, which imdecode reads.
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if image is None:
         raise DatasetError(
             f"{path}: cannot be decoded, expected a JPEG, PNG, BMP, WebP or TIFF image; replace the file"

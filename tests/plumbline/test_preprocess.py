@@ -79,3 +79,19 @@ def test_unreadable_files_are_named(tmp_path):
     good = tmp_path / "good.png"
     cv2.imwrite(str(good), np.zeros((4, 6, 3), np.uint8))
     assert read_image(good).shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_an_image_is_as_large_as_the_scan_says_however_it_is_turned(tmp_path, suffix, orientation):
+    from PIL import Image
+
+    from plumbline.image_scan import scan_image
+
+    path = tmp_path / f"turned.{suffix}"
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(path, exif=exif)
+    scan = scan_image(path)
+    assert read_image(path).shape[:2] == (scan.height, scan.width)
+    assert (scan.width, scan.height) == ((20, 30) if orientation >= 5 else (30, 20))
