@@ -20,6 +20,8 @@ MAX_PIXELS = 1 << 27
 _MAX_JPEG_SCANS = 500
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LOST_BLOCK = bytes(64)
+# 256 bits: a block of 8 x 8 pixels takes 191, if all its bits are 0 (see `_lost_in_jpeg`).
+_LOST_IN_JPEG = bytes(32)
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
 
@@ -87,11 +89,18 @@ def _read_jpeg(data: bytes) -> Header:
     Source: ITU-T T.81, annex B.
     """
     frame, orientation = None, 0
+    first_ac_symbols: dict[int, int] = {}
+    lost = False
     for marker, at, end in _jpeg_segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             frame = marker, *struct.unpack_from(">BHHB", data, at)
         elif marker == 0xE1 and not orientation and data[at : at + 6] == b"Exif\0\0":
             orientation = _orientation(data[at + 6 : end])
+        elif marker == 0xC4:
+            first_ac_symbols |= _first_ac_symbols(data[at:end])
+        # Not where each channel has a scan of its own: in those of colour, zeros are an even surface.
+        elif marker == 0xDA and frame and frame[0] in (0xC0, 0xC1) and data[at : at + 1] == bytes([frame[4]]):
+            lost = _lost_in_jpeg(data, at, end, first_ac_symbols)
     if frame is None:
         raise DamagedImageError("damaged JPEG: it has no frame header")
     process, precision, height, width, num_channels = frame
@@ -101,7 +110,42 @@ def _read_jpeg(data: bytes) -> Header:
     if process in (0xC2, 0xCA) and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise ValueError(f"a progressive JPEG of more than {_MAX_JPEG_SCANS} scans")
     _check_size(width, height)
+    if lost:
+        raise DamagedImageError(f"damaged JPEG: {len(_LOST_IN_JPEG)} bytes of zero in its picture")
     return Header("jpeg", width, height, orientation or 1, num_channels)
+
+
+def _first_ac_symbols(tables: bytes) -> dict[int, int]:
+    """Return, for each AC table of one segment, the symbol whose code is all zeros.
+
+    Source: ITU-T T.81, sections B.2.4.2 and C.2.
+    """
+    found, at = {}, 0
+    while at + 17 < len(tables):
+        if tables[at] >> 4 == 1:
+            found[tables[at] & 15] = tables[at + 17]
+        at += 17 + sum(tables[at + 1 : at + 17])
+    return found
+
+
+def _lost_in_jpeg(data: bytes, at: int, end: int, first_ac_symbols: dict[int, int]) -> bool:
+    """Say whether a baseline JPEG's picture holds a run of zeros that no picture gives.
+
+    Decoders take zeros for a picture, and often find back into step. With the usual tables such bits are blocks of
+    which every coefficient is -1. Only where the all-zero code ends a block are they an even surface.
+
+    Args:
+        data: The file.
+        at: Where the content of its first scan's header begins.
+        end: Where the picture begins.
+        first_ac_symbols: Of each AC table, the symbol whose code is all zeros.
+    """
+    symbol = first_ac_symbols.get(data[at + 2] & 15) if at + 2 < len(data) else None
+    if not symbol or symbol & 15 == 0:  # none, or one without bits of its own
+        return False
+    lost = data.find(_LOST_IN_JPEG, end)
+    # What follows the picture's end is not the picture.
+    return lost >= 0 and data.find(b"\xff\xd9", end, lost) < 0
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -109,8 +153,6 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xDA:  # the picture itself: no headers after it
-            return
         if marker == 0xFF:  # a fill byte
             at += 1
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these have no content
@@ -118,6 +160,8 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         else:
             end = at + 2 + (data[at + 2] << 8 | data[at + 3])
             yield marker, at + 4, end
+            if marker == 0xDA:  # the picture itself: no headers after it
+                return
             at = end
 
 

@@ -7,8 +7,8 @@ What damage is found was measured on photographs of BCCD, 244 or more of each ki
 ==============================  ====================================================================================
 cut short                       all, of every type; with a forged end marker all of JPEG and PNG, and 299 of 300 in a
                                 progressive JPEG, whose last bits are of the finest detail
-64 bytes lost (zeroed)          all in PNG, lossless WebP, and TIFF of deflate and of JPEG; 97% in a JPEG (of 128
-                                bytes: all), 95% in a progressive one, 99% in TIFF of LZW; 12% in lossy WebP; none in
+64 bytes lost (zeroed)          all in PNG, lossless WebP, TIFF of deflate and of JPEG, and a baseline JPEG (of 32 bytes
+                                too); 95% in a progressive one, 99% in TIFF of LZW; 12% in lossy WebP; none in
                                 BMP and TIFF without compression, which are whole as long as they are complete
 one bit flipped                 all in PNG and deflated TIFF, which have checksums; 31% in a JPEG, which has none: any
                                 other is a picture like the true one; 46% in a progressive one
