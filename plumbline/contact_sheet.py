@@ -29,6 +29,7 @@ from plumbline.drawing import (
     wrap_text,
     write_line,
 )
+from plumbline.files import replacing
 
 Xyxy = tuple[float, float, float, float]
 
@@ -130,6 +131,15 @@ def draw_sheet(
     return np.concatenate([_heading(title, legend, page.shape[1]), page])
 
 
+def write_jpeg(path: Path, image: Image) -> None:
+    """Write a sheet in one step."""
+    encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    if not encoded:
+        raise RuntimeError("cv2 cannot encode a JPEG")
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
 def _heading(title: str, legend: Sequence[LegendEntry], width: int) -> Image:
     lines = wrap_text(_printable(title), width - 2 * _GAP, _TITLE_LINES) if title else []
     height = _LINE_HEIGHT * (len(lines) + bool(legend)) + (_GAP if lines or legend else 0)
@@ -175,19 +185,30 @@ def _picture(tile: Tile, tile_wh: tuple[int, int]) -> Image:
         encoded = np.frombuffer(tile.path.read_bytes(), dtype=np.uint8)
     except (OSError, ValueError):  # ValueError: a name with a null character
         return _notice("the image is missing", tile_wh)
-    try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    except cv2.error:  # empty, or larger than cv2 decodes
-        image = None
+    image = _decoded(encoded)
     if image is None:
         return _notice("the image cannot be decoded", tile_wh)
-    shown, corner, scale = _view(image.astype(np.uint8, copy=False), tile.focus_xyxy, tile_wh)
+    shown, corner, scale = _view(image, tile.focus_xyxy, tile_wh)
     _draw_tile_boxes(shown, tile.boxes, corner, scale)
     canvas = np.full((tile_wh[1], tile_wh[0], 3), PAPER, dtype=np.uint8)
     height, width = shown.shape[:2]
     top, left = (tile_wh[1] - height) // 2, (tile_wh[0] - width) // 2
     canvas[top : top + height, left : left + width] = shown
     return canvas
+
+
+def _decoded(encoded: npt.NDArray[np.uint8]) -> Image | None:
+    """Decode what can be decoded of an image, shape (H, W, 3); None for nothing."""
+    level = cv2.utils.logging.getLogLevel()
+    # The tile says it; lines of OpenCV's own on stderr would only alarm.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    except cv2.error:  # empty, or larger than cv2 decodes
+        return None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    return None if image is None else image.astype(np.uint8, copy=False)
 
 
 def _view(image: Image, focus: Xyxy | None, tile_wh: tuple[int, int]) -> tuple[Image, tuple[int, int], float]:

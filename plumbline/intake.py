@@ -24,9 +24,15 @@ from plumbline.image_scan import IMAGE_SUFFIXES, ImageScan
 from plumbline.manifest import CLASS_OUT_OF_RANGE_ID, Dataset
 from plumbline.scan_shards import scan_source
 from plumbline.sources import Source, open_source
+from plumbline.sources.video import VIDEO_SUFFIXES
 
 # Files that a person would count among the images, and that nothing here can read.
-OTHER_IMAGE_SUFFIXES = (".avif", ".gif", ".heic", ".heif", ".jp2", ".ppm")
+OTHER_IMAGE_SUFFIXES = (
+    *(".arw", ".avif", ".cr2", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".mpo", ".nef"),
+    *(".pbm", ".pgm", ".pnm", ".ppm", ".tga"),
+)
+# A folder's videos are frames by now: these are in an archive or a bucket, or of a kind that is not read.
+OTHER_VIDEO_SUFFIXES = (*VIDEO_SUFFIXES, ".3gp", ".flv", ".mpeg", ".mpg", ".wmv")
 
 Tell = Callable[[str], None]
 
@@ -168,9 +174,14 @@ def _unsupported(source: Source) -> list[ReadFinding]:
 
 
 def _tell_what_is_left_out(source: Source, names: Sequence[str], tell: Tell) -> None:
-    """Name image files that are in another place than the format's."""
+    """Name image files that are in another place than the format's, and videos that are not read."""
     taken = set(names)
     left = [name for name in list_images(source) if name not in taken]
-    if left:
-        shown = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
-        tell(f"image files left out, for they are in another place than the format's: {len(left)}: {shown}")
+    videos = names_ending(source, OTHER_VIDEO_SUFFIXES)
+    for what, those in (
+        ("image files left out, for they are in another place than the format's", left),
+        (f"videos left out, for only {', '.join(VIDEO_SUFFIXES)} in a folder are read", videos),
+    ):
+        if those:
+            more = f" and {len(those) - 10} more" if len(those) > 10 else ""
+            tell(f"{what}: {len(those)}: {', '.join(those[:10])}{more}")

@@ -64,20 +64,43 @@ def read_assignment(path: Path) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), columns=list(COLUMNS), dtype=object)
 
 
-def write_assignment(images: pd.DataFrame, splits: Names, path: Path) -> None:
+def write_assignment(images: pd.DataFrame, splits: Names, path: Path, gone: pd.DataFrame | None = None) -> None:
     """Write one row per image, sorted by path; the same images and splits give the same bytes.
 
     Args:
         images: Columns sha256 and path, shape (N,).
         splits: Of each row of `images`.
         path: Where the file shall stand.
+        gone: Further rows, as `gone_images` returns them.
     """
-    rows = sorted(zip(images["path"], images["sha256"], splits, strict=True))
+    rows = list(zip(images["path"], images["sha256"], splits, strict=True))
+    if gone is not None:
+        rows += zip(gone["path"], gone["sha256"], gone["split"], strict=True)
+    rows.sort()
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows((sha256, name, split) for name, sha256, split in rows)
     write_text(path, text.getvalue())
+
+
+def gone_images(images: pd.DataFrame, assignment: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of images that were dealt and are not there now, so that they have their place when they return.
+
+    An image can be gone for a day, as when validate leaves it out until its label is mended. When none of the images
+    is there, the assignment is that of another data set, and nothing of it is kept.
+
+    Args:
+        images: Columns sha256 and path.
+        assignment: As `read_assignment` returns it.
+
+    >>> images = pd.DataFrame({"sha256": ["1"], "path": ["a"]})
+    >>> rows = [("1", "z", "val"), ("9", "b", "test")]
+    >>> gone_images(images, pd.DataFrame(rows, columns=["sha256", "path", "split"]))["path"].tolist()
+    ['b']
+    """
+    here = assignment["sha256"].isin(images["sha256"]) | assignment["path"].isin(images["path"])
+    return assignment[~here & (assignment["split"] != LEFT_OUT) & here.any()]
 
 
 def earlier_splits(images: pd.DataFrame, assignment: pd.DataFrame) -> Names:

@@ -37,7 +37,9 @@ class VideoParams(StageParams):
 
     every_s: float = Field(gt=0, allow_inf_nan=False, description="One frame for so many seconds.")
     max_hash_bits: int = Field(
-        ge=0, le=64, description="A frame whose perceptual hash differs from the last one's by no more is left out."
+        ge=-1,
+        le=64,
+        description="A frame whose perceptual hash differs from the last one's by no more is left out; -1 keeps all.",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,8 @@ from pydantic import Field, field_validator, model_validator
 from plumbline.errors import DatasetError, first_and_count
 from plumbline.files import replacing, write_json
 from plumbline.manifest import read_dataset, write_table
-from plumbline.named_groups import check_group_by, named_groups
+from plumbline.named_groups import NONE, check_group_by, named_groups
+from plumbline.near_duplicates import Ints
 from plumbline.params import NearDuplicateParams, StageParams, load_section
 from plumbline.split_assignment import (
     LEFT_OUT,
@@ -24,6 +25,7 @@ from plumbline.split_assignment import (
     SPLITS_SCHEMA,
     Names,
     earlier_splits,
+    gone_images,
     read_assignment,
     write_assignment,
 )
@@ -97,7 +99,8 @@ def run(
     images, fractions, bits = dataset.images, params.fractions.model_dump(), near_duplicates.max_hash_bits
     _say(f"{len(images)} images: looking for what belongs together")
     keys = named_groups(images, params.group_by)
-    earlier = earlier_splits(images, read_assignment(assignment))
+    assigned = read_assignment(assignment)
+    earlier = earlier_splits(images, assigned)
     placed = _take_source(images, earlier, labels) if params.take_source else earlier
     class_counts = count_classes(images, dataset.annotations, len(dataset.class_names))
     dealing = deal_images(images, class_counts, placed, fractions, seed=params.seed, bits=bits, keys=keys)
@@ -107,20 +110,10 @@ def run(
     rows = pd.DataFrame({"image_id": images["image_id"], "split": dealing.splits, "group": dealing.groups})
     with replacing(out) as temporary:
         write_table(rows.sort_values("image_id"), SPLITS_SCHEMA, temporary)
-    write_assignment(images, dealing.splits, assignment)
-    dealt = dealing.splits != LEFT_OUT
-    deviation = worst_class_share_deviation(dealing.splits[dealt], class_counts[dealt], fractions)
-    counts: dict[str, int | float] = {
-        "num_groups": int(dealing.groups.max()) + 1,
-        "num_near_duplicate_pairs": dealing.num_near_duplicate_pairs,
-        "worst_class_share_deviation": round(deviation, 6),
-        "num_leaks": len(found),
-        **_count_moves(dealing.splits, earlier),
-    }
-    for name in SPLITS:
-        counts[f"num_images_{name}"] = int((dealing.splits == name).sum())
-        counts[f"num_boxes_{name}"] = int(class_counts[dealing.splits == name].sum())
+    write_assignment(images, dealing.splits, assignment, gone_images(images, assigned))
+    counts = _count(dealing, class_counts, fractions, num_leaks=len(found))
     write_json(metrics, counts)
+    counts |= _count_moves(dealing.splits, earlier)
     ungrouped = 0 if keys is None else int((keys == "").sum())
     _tell(counts, dealing, out=out, assignment=assignment, ungrouped=ungrouped)
     return counts
@@ -166,15 +159,36 @@ def _judge(leaks: list[Leak], params: SplitParams, *, leaks_file: Path, assignme
         if params.take_source
         else f"remove one of each two, or delete {assignment} to deal all images afresh"
     )
+    remedy += f", or change split.group_by ({params.group_by})" if params.group_by != NONE else ""
     raise DatasetError(f"{head}; {remedy}, or set split.leak to warning in params.yaml:\n{text}")
 
 
+def _count(
+    dealing: Dealing, class_counts: Ints, fractions: Mapping[str, float], *, num_leaks: int
+) -> dict[str, int | float]:
+    """Return the stage's metrics, which a second run with the same inputs gives again."""
+    dealt = dealing.splits != LEFT_OUT
+    deviation = worst_class_share_deviation(dealing.splits[dealt], class_counts[dealt], fractions)
+    counts: dict[str, int | float] = {
+        "num_groups": int(dealing.groups.max()) + 1,
+        "num_near_duplicate_pairs": dealing.num_near_duplicate_pairs,
+        "worst_class_share_deviation": round(deviation, 6),
+        "num_leaks": num_leaks,
+        "num_images_left_out": int((dealing.splits == LEFT_OUT).sum()),
+    }
+    for name in SPLITS:
+        counts[f"num_images_{name}"] = int((dealing.splits == name).sum())
+        counts[f"num_boxes_{name}"] = int(class_counts[dealing.splits == name].sum())
+    return counts
+
+
 def _count_moves(splits: Names, earlier: Names) -> dict[str, int]:
-    """Return how many images are new, stand where they stood, were moved (by the source alone), or are left out."""
-    out = splits == LEFT_OUT
+    """Return how many images are new, stand where they stood, or were moved (by the source alone).
+
+    This is told, and is no metric: the next run, with nothing changed, would say otherwise.
+    """
     return {
-        "num_images_left_out": int(out.sum()),
-        "num_images_new": int(((earlier == "") & ~out).sum()),
+        "num_images_new": int(((earlier == "") & (splits != LEFT_OUT)).sum()),
         "num_images_kept": int((earlier == splits).sum()),
         "num_images_moved": int(((earlier != "") & (earlier != splits)).sum()),
     }

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plumbline.checks import FIXED, Judgement, judge, with_findings
-from plumbline.checks.report import count, error_line, findings_text
+from plumbline.checks.report import count, error_line, findings_text, listed, nothing_left
 from plumbline.checks.settings import ValidateParams, load_settings
 from plumbline.checks.sheet import write_sheet
 from plumbline.checks.view import CheckSettings
-from plumbline.errors import DatasetError, first_and_count
+from plumbline.errors import DatasetError
 from plumbline.expectations import check_expectations
 from plumbline.faults import FAULTS
 from plumbline.files import replacing, write_json, write_text
@@ -67,19 +67,12 @@ def _refuse_errors(judged: Judgement, findings: Path) -> None:
     files = errors["source_file"].nunique()
     stop = "stops" if len(errors) == 1 else "stop"
     total = f"{_number(len(errors), 'error')} in {_number(files, 'file')} {stop} the run:"
-    # Only the first are shown, and there may be a million.
-    lines = [error_line(row) for row in errors.head(10).itertuples()] + [""] * (len(errors) - 10)
-    raise DatasetError(total + "\n" + first_and_count(lines, shown=10, where=str(findings)))
+    raise DatasetError(f"{total}\n{listed(errors, error_line, str(findings))}")
 
 
 def _refuse_nothing(judged: Judgement, dataset: Path) -> None:
-    for kind, rows in (("image", judged.dataset.images), ("box", judged.dataset.annotations)):
-        if rows.empty:
-            gone = int((judged.edits["action"] == f"leave_out_{kind}").sum())
-            raise DatasetError(
-                f"{dataset}: no {kind} is left, expected at least one, got 0 after {gone} left out;"
-                " check dataset.source and validate.severity in params.yaml"
-            )
+    if lack := nothing_left(judged):
+        raise DatasetError(f"{dataset}: {lack}; check dataset.source and validate.severity in params.yaml")
 
 
 def _tell_outcome(judged: Judgement, counts: dict[str, int], out: Path, findings: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from plumbline.checks import CheckSettings, judge
 from plumbline.faults import FAULTS
 from plumbline.manifest import ANNOTATIONS_SCHEMA, FINDINGS_SCHEMA, IMAGES_SCHEMA, Dataset, table
@@ -24,6 +26,16 @@ def settings_with(**values):
     """STRICT with other values; a code as a key sets its severity."""
     codes = {key: values.pop(key) for key in list(values) if key in FAULTS}
     return replace(STRICT, severity={**STRICT.severity, **codes}, **values)
+
+
+def write_params(path, **values):
+    """Write the project's params.yaml with other values of validate; a code as a key sets its severity."""
+    params = YAML(typ="safe").load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
+    params["validate"] |= {"min_boxes_per_class": 1}
+    for key, value in values.items():
+        (params["validate"]["severity"] if key in FAULTS else params["validate"])[key] = value
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(params, file)
 
 
 def image(image_id, **values):

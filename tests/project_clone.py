@@ -25,6 +25,9 @@ def environment(site_cache: Path) -> dict[str, str]:
     }
 
 
+MADE_BY_A_RUN = {"dvc.lock", "data/splits.csv"}
+
+
 class Clone:
     """The files that git knows or would take, committed to a repository of their own in a temporary folder."""
 
@@ -36,7 +39,7 @@ class Clone:
         ).stdout.split("\0")
         for name in filter(None, names):
             # What an earlier run left in the working tree is no part of a clone that must make it anew.
-            if (ROOT / name).is_file() and not name.startswith("reports/") and name != "dvc.lock":
+            if (ROOT / name).is_file() and not name.startswith("reports/") and name not in MADE_BY_A_RUN:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, self.folder / name)
         self.run("git", "init", "-q")

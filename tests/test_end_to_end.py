@@ -108,6 +108,7 @@ def test_everything_deleted_and_made_again_is_the_same(clone):
         "data/dataset",
         "data/validated",
         "data/splits.parquet",
+        "data/splits.csv",
         "models",
         "reports",
         ".dvc/cache",

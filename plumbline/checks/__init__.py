@@ -117,7 +117,7 @@ def judge(dataset: Dataset, settings: CheckSettings) -> Judgement:
         raise DatasetError(f"unknown finding, expected one of: {codes}, got {foreign[0]}; run ingest again")
     repaired = repair(dataset, settings)
     # The reader's findings come first: it saw the file.
-    found = [dataset.findings.drop_duplicates()]
+    found = [_of_reader(dataset.findings)]
     found += [find(repaired.view, settings) for code, find in CHECKS.items() if code not in OF_WHAT_IS_LEFT]
     remaining = _concat(found)
     gone = leave_out(repaired.view.dataset, remaining)
@@ -133,6 +133,17 @@ def with_findings(judgement: Judgement, findings: pd.DataFrame, severity: Mappin
     """Return the judgement with more findings about what is left, such as failed expectations of its tables."""
     everything = _sorted(_concat([judgement.findings, _with_severity(findings, severity)]))
     return replace(judgement, findings=everything, dataset=replace(judgement.dataset, findings=everything))
+
+
+def _of_reader(findings: pd.DataFrame) -> pd.DataFrame:
+    """Return what the reader found, once and without severity.
+
+    Tables that were judged before hold the checks' findings too, which are found again where they are still so, and
+    what was left out, which is no longer there.
+    """
+    again = {*CHECKS, faults.TABLE_EXPECTATION, *(code for code, fault in faults.FAULTS.items() if fault.leaves_out)}
+    settled = (findings["severity"] != "") & findings["code"].isin(again)
+    return findings[~settled].assign(severity="").drop_duplicates()
 
 
 def _with_severity(findings: pd.DataFrame, severity: Mapping[str, str]) -> pd.DataFrame:

@@ -42,7 +42,7 @@ EDIT_SCHEMA = pa.schema(
     ]
 )
 EDIT_COLUMNS = EDIT_SCHEMA.names
-_IDS = ("image_id", "ann_id")
+_NUMBERS_AND_PLACES = ("image_id", "ann_id", "source", "source_file", "source_line")
 
 
 @dataclass(frozen=True)
@@ -103,18 +103,22 @@ def repair(dataset: Dataset, settings: CheckSettings) -> Repaired:
     Raises:
         DatasetError: `settings.undo` holds what is no edit_id of a repair.
     """
-    done, seen = _repair(dataset, settings)
-    lost = set(settings.undo) - seen
-    if lost:
-        # Undoing one repair can take away the reason of the next: both may be named.
-        _, alone = _repair(dataset, replace(settings, undo=()))
-        lost -= alone
-    if lost:
+    if lost := unknown_undo(dataset, settings):
         raise DatasetError(
             f"params.yaml: validate.undo: no repair has the id {min(lost)!r}, expected an edit_id of edits.csv with the"
             f" action {', '.join(row.action for row in REPAIRS.values())}; remove it"
         )
-    return done
+    return _repair(dataset, settings)[0]
+
+
+def unknown_undo(dataset: Dataset, settings: CheckSettings) -> set[str]:
+    """Return what `settings.undo` holds that is no edit_id of a repair of these tables."""
+    lost = set(settings.undo)
+    # Undoing one repair can take away the reason of the next: both may be named.
+    for undo in (settings.undo, ()):
+        if lost:
+            lost -= _repair(dataset, replace(settings, undo=undo))[1]
+    return lost
 
 
 def leave_out(dataset: Dataset, findings: pd.DataFrame) -> pd.DataFrame:
@@ -246,17 +250,20 @@ def _edit(action: str, code: str, what: tuple[object, ...], after: str = "") -> 
 
 
 def _with_ids(edits: list[dict[str, object]]) -> pd.DataFrame:
-    """Return the edits as a table with their edit_id, which no number of an image or box goes into.
+    """Return the edits as a table with their edit_id, which says the image, what was there, and what is done.
 
-    Numbers change when images are added; what a label says does not. Of edits that say the same, such as two repeats
-    of one box in a file of one line, each has its place among them.
+    No number of an image, a box or a line goes into it, and no place of the source: they change when images and labels
+    are added or the source stands elsewhere; what a label says does not. Of edits that say the same, such as two
+    repeats of one box, each has its place among them.
     """
     places: dict[str, int] = {}
     for edit in edits:
         before = json.loads(str(edit["before"])) if edit["before"] else ""
         if isinstance(before, dict):
-            before = {key: value for key, value in before.items() if key not in _IDS}
-        key = json.dumps([edit["image"], edit["source_file"], edit["source_line"], edit["action"], before])
+            before = {key: value for key, value in before.items() if key not in _NUMBERS_AND_PLACES}
+        # What belongs to no image has no other name than its file.
+        name = [edit["image"]] if edit["image"] else [edit["source_file"], edit["source_line"]]
+        key = json.dumps([*name, edit["action"], before])
         place = places[key] = places.get(key, -1) + 1
         # With a letter before the digits YAML never reads it as a number.
         edit["edit_id"] = "edit-" + hashlib.sha256(f"{key}{place}".encode()).hexdigest()[:12]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
+
+import pandas as pd
 
 from plumbline.checks import CHECKS, ERROR, FIXED, SHOWN, WARNING, Judgement
 from plumbline.checks.repairs import (
@@ -17,7 +20,10 @@ from plumbline.checks.repairs import (
     SWAP_CORNERS,
 )
 from plumbline.checks.view import XYXY
+from plumbline.errors import first_and_count
 from plumbline.faults import FAULTS
+
+_SHOWN = 10
 
 
 def finding_line(row: Any) -> str:
@@ -54,6 +60,30 @@ def way_round(code: str) -> str:
     kept = f"which leaves out the {leaves_out}" if leaves_out else "which keeps it"
     severity = f"set validate.severity.{code}: warning in params.yaml, {kept}"
     return f"add {code} to validate.fix, or {severity}" if code in REPAIRS else severity
+
+
+def listed(findings: pd.DataFrame, render: Callable[[Any], str], where: str) -> str:
+    """Return the first lines of some findings, and how many more there are.
+
+    One broken file of a thousand images' labels is a finding of each of them, and reads the same: it is one line.
+
+    Args:
+        findings: Columns of `FINDINGS_SCHEMA`, as `judge` sorts them; there may be a million.
+        render: `finding_line` or `error_line`.
+        where: The file that holds all of them.
+    """
+    shown = findings.drop_duplicates(["source_file", "source_line", "code", "message"]).head(_SHOWN)
+    lines = [render(row) for row in shown.itertuples()]
+    return first_and_count(lines + [""] * (len(findings) - len(lines)), shown=len(lines), where=where)
+
+
+def nothing_left(judgement: Judgement) -> str:
+    """Say what a data set lacks that has no image or no label after the edits, or return ""."""
+    for kind, rows in (("image", judgement.dataset.images), ("box", judgement.dataset.annotations)):
+        if rows.empty:
+            gone = int((judgement.edits["action"] == f"leave_out_{kind}").sum())
+            return f"no {kind} is left, expected at least one, got 0 after {gone} left out"
+    return ""
 
 
 def findings_json(judgement: Judgement) -> dict[str, Any]:

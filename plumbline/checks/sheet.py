@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-import cv2
 import pandas as pd
 
 from plumbline.checks import ERROR, FIXED, SHOWN, WARNING, Judgement
 from plumbline.checks.report import by_severity
 from plumbline.checks.view import XYXY
-from plumbline.contact_sheet import LegendEntry, Tile, TileBox, draw_sheet
+from plumbline.contact_sheet import LegendEntry, Tile, TileBox, draw_sheet, write_jpeg
 from plumbline.drawing import Color, Image
 from plumbline.faults import FAULTS
-from plumbline.files import replacing
 from plumbline.manifest import Dataset
 
 MOST_TILES = 24
@@ -44,11 +42,7 @@ def findings_sheet(judgement: Judgement, dataset: Dataset) -> Image:
 
 def write_sheet(path: Path, judgement: Judgement, dataset: Dataset) -> None:
     """Write `findings_sheet` as a JPEG."""
-    encoded, data = cv2.imencode(".jpg", findings_sheet(judgement, dataset), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    if not encoded:
-        raise RuntimeError("cv2 cannot encode a JPEG")
-    with replacing(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+    write_jpeg(path, findings_sheet(judgement, dataset))
 
 
 def choose(findings: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -97,7 +91,11 @@ def _briefly(message: str) -> str:
 
     >>> _briefly("box has no area, expected x1 < x2, got (5, 6, 5, 8)")
     'box has no area: (5, 6, 5, 8)'
+    >>> _briefly("image is damaged (cut short, expected 9 bytes, got 7), expected a whole image")
+    'image is damaged (cut short, expected 9 bytes, got 7)'
     """
-    what, _, rest = message.partition(", expected ")
+    what, expected, rest = message.rpartition(", expected ")
+    if not expected:
+        return message
     _, _, got = rest.partition(", got ")
     return f"{what}: {got}" if got else what

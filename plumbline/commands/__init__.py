@@ -6,13 +6,15 @@ To add one: write a module with the names of `Command`, and add its row to `COMM
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from plumbline.errors import PlumblineError
+from plumbline.errors import DatasetError, PlumblineError
 from plumbline.formats import FORMATS
 from plumbline.manifest import Dataset, read_dataset
 
@@ -21,6 +23,12 @@ COMMANDS = {
     "convert": "plumbline.commands.convert",
     "diff": "plumbline.commands.diff",
     "label-errors": "plumbline.commands.label_errors",
+}
+
+# What a user can mend by another --out; any other OSError is a fault of ours.
+_CANNOT_WRITE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT),
 }
 
 DESCRIPTION = "Tools for labelled images, beside the pipeline that `dvc repro` runs."
@@ -67,10 +75,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_arguments(subparser)
     arguments = parser.parse_args(argv)
     try:
-        return commands[arguments.command].run(arguments)
+        code = commands[arguments.command].run(arguments)
+        sys.stdout.flush()
     except PlumblineError as error:
         tell(f"error: {error}")
         return 1
+    except BrokenPipeError:
+        # Who read stdout has enough of it, as `head` has; Python must not flush it once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        tell(f"error: {error.filename or 'the disk'}: {error.strerror}, expected a place to write to; name another one")
+        return 1
+    return code
 
 
 def tell(line: str) -> None:
@@ -88,12 +107,17 @@ def read_any(address: str, format_name: str, class_names: tuple[str, ...] | None
         work: An empty folder, for what a source is read into.
 
     Raises:
-        DatasetError: There is no such thing, or it cannot be read.
+        DatasetError: There is no such thing, it cannot be read, or class_names are given for a dataset folder, whose
+            classes have numbers already.
     """
     from plumbline.intake import read_source
 
     if (Path(address) / "images.parquet").is_file():
-        return read_dataset(Path(address))
+        dataset = read_dataset(Path(address))
+        if class_names is not None:
+            own = ", ".join(dataset.class_names)
+            raise DatasetError(f"{address}: a dataset folder, expected its own classes ({own}); leave --classes away")
+        return dataset
     return read_source(address, format_name, class_names, work, tell)
 
 

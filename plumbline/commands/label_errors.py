@@ -12,15 +12,14 @@ import collections
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from plumbline.commands import tell
-from plumbline.contact_sheet import LegendEntry, Tile, TileBox, draw_sheet
+from plumbline.contact_sheet import LegendEntry, Tile, TileBox, draw_sheet, write_jpeg
 from plumbline.drawing import class_color
 from plumbline.errors import DatasetError, EvaluationError, first_and_count
-from plumbline.files import replacing, write_text
+from plumbline.files import write_text
 from plumbline.label_errors import KINDS, PREDICTED_XYXY, XYXY, rank_label_errors
 from plumbline.manifest import Dataset, read_dataset
 from plumbline.split_images import images_of_split, read_splits
@@ -57,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """See `plumbline.commands.Command`."""
+    if not 0 <= arguments.min_score <= 1:
+        raise EvaluationError(f"--min-score: expected a number from 0 to 1, got {arguments.min_score:g}; correct it")
     data = read_dataset(arguments.labels, root=arguments.dataset)
     if not np.isfinite(data.annotations[XYXY].to_numpy(np.float64)).all(axis=1).any():
         raise DatasetError(f"{arguments.labels}: holds no box, expected labels of a detector; give --labels")
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_text(out / "label_errors.csv", listed.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     top = listed.head(max(arguments.tiles, 0))
     title = f"Likely label errors: the first {len(top)} of {len(listed)} suspects in {len(image_ids)} images"
-    _write_jpeg(out / "label_errors.jpg", _sheet(top, data, title))
+    write_jpeg(out / "label_errors.jpg", _sheet(top, data, title))
     print(_summary(listed, len(image_ids), out))  # noqa: T201 - the command's own output
     return 0
 
@@ -85,7 +86,7 @@ def read_predictions(file: Path) -> pd.DataFrame:
     """Read the table that the evaluate stage writes.
 
     Raises:
-        EvaluationError: It is missing, or is no such table, or is empty.
+        EvaluationError: It is missing, or is no such table, is empty, or holds what is no number.
     """
     try:
         predictions = pd.read_parquet(file, columns=_PREDICTION_COLUMNS)
@@ -96,6 +97,13 @@ def read_predictions(file: Path) -> pd.DataFrame:
         ) from error
     if predictions.empty:
         raise EvaluationError(f"{file}: holds no prediction; train longer, or lower evaluate.confidence_floor")
+    for name in _PREDICTION_COLUMNS:
+        column = predictions[name]
+        whole = name.endswith("_id")
+        right = pd.api.types.is_integer_dtype(column) if whole else pd.api.types.is_float_dtype(column)
+        if not right or not np.isfinite(column).all():
+            wanted = "whole numbers" if whole else "finite numbers"
+            raise EvaluationError(f"{file}: column {name}: expected {wanted}, got others; run evaluate again")
     return predictions
 
 
@@ -228,9 +236,3 @@ def _legend() -> Sequence[LegendEntry]:
         LegendEntry("what the model sees", PREDICTED, dashed=True),
         LegendEntry("other labels", OTHERS, thin=True),
     )
-
-
-def _write_jpeg(path: Path, image: np.ndarray) -> None:
-    _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())

@@ -86,10 +86,10 @@ def sniff(source: Source) -> str:
     if found:
         raise DatasetError(
             f"{source.address}: labels of more than one format, expected one, got {' and '.join(found)}; "
-            "set dataset.format in params.yaml to the one to read"
+            "set dataset.format in params.yaml (of a command: --from) to the one to read"
         )
     layouts = "; ".join(f"{name}: {open_format(name).LAYOUT}" for name in FORMATS)
     raise DatasetError(
         f"{source.address}: no labels of a known format, expected one of ({layouts}); "
-        "correct dataset.source in params.yaml, or set dataset.format"
+        "correct the path, or set dataset.format in params.yaml (of a command: --from)"
     )

@@ -25,7 +25,7 @@ import math
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from plumbline.faults import (
@@ -56,6 +56,7 @@ from plumbline.formats.reading import (
     missing_labels,
     names_ending,
     to_class_id,
+    with_images,
 )
 from plumbline.image_scan import ImageScan
 from plumbline.manifest import CLASS_OUT_OF_RANGE_ID
@@ -121,9 +122,7 @@ def read(source: Source, class_names: tuple[str, ...], scans: Mapping[str, Image
                 _read_file(file, state)
     unlabelled = [image for image in sorted(scans) if image not in state.labelled]
     state.findings.extend(missing_labels(source, unlabelled, set(), "an entry of it in a COCO file"))
-    for finding in broken:
-        # What is on these images is not known: it may be in that file.
-        state.findings.extend(replace(finding, image=image) for image in unlabelled or [""])
+    state.findings.extend(with_images(broken, unlabelled))
     # Numbers before names, each in their order.
     declared = sorted(state.declared, key=lambda category: (isinstance(category[0], str), category))
     return ReadResult(state.rows, state.findings, state.splits, tuple(dict.fromkeys(name for _, name in declared)))
@@ -180,11 +179,14 @@ def _open_file(name: str, where: str, text: str) -> _File | None:
     Raises:
         MalformedError: It is no JSON; or was meant for COCO, and is not.
     """
+    is_own = _OWN_NAME.fullmatch(posixpath.basename(name)) is not None
+    if not is_own and text.lstrip()[:1] == "[":  # such as the detections that COCO's evaluator takes
+        return None
     members = read_members(text, _ARRAYS)
     wrong = [key for key in ("images", "annotations") if key not in members or not members[key].is_array]
     if not wrong and ("categories" not in members or members["categories"].is_array):
         return _File(name, where, text, members)
-    if len(wrong) == 2 and not _OWN_NAME.fullmatch(posixpath.basename(name)):
+    if len(wrong) == 2 and not is_own:
         return None
     line = members[wrong[0]].line if wrong and wrong[0] in members else 1
     lists = " and ".join(wrong or ["categories"])

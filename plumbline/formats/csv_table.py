@@ -3,7 +3,8 @@
 **Columns.** The header names them, in any case: the image is in the first of image, path, file, filename, filepath,
 file_name or image_path; the class in the first of class, label, class_name, category or target; where there is a column
 split, it says train, val, valid, validation, test or nothing. Other columns are passed over. They are parted by commas,
-semicolons or tabs, and quoted as RFC 4180 has it. A class is a name as it is written, also where it is a number.
+semicolons or tabs, and quoted as RFC 4180 has it. A class is a name as it is written, also where it is a number. A
+table with a column of boxes (such as xmin, x1 or bbox) is none of this format, and is refused.
 
 **Which image.** The one at that path from the CSV's own folder, else from the top of the source, else the only one of
 that file name. Nothing is opened by what a table says: an absolute path, or one that leads out, can only be found by
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "filepath", "file_name", "image_path")
 CLASS_COLUMNS = ("class", "label", "class_name", "category", "target")
 SPLIT_COLUMN = "split"
-LAYOUT = "a .csv or .tsv file with a header that names an image column and a class column"
+# Of tables with a row per box, which would be read as rows of classes of the whole image.
+BOX_COLUMNS = {"xmin", "x_min", "x1", "bbox", "bndbox"}
+LAYOUT = "a .csv or .tsv file with a header that names an image column and a class column, and none of boxes"
 
 _SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = (",", ";", "\t")
@@ -157,7 +160,7 @@ def _parse_header(text: str) -> _Header | None:
         columns = [cell.strip().lower() for cell in row]
         image, class_name = _first(columns, IMAGE_COLUMNS), _first(columns, CLASS_COLUMNS)
         split = _first(columns, (SPLIT_COLUMN,))
-        if image >= 0 and max(class_name, split) >= 0:
+        if image >= 0 and max(class_name, split) >= 0 and BOX_COLUMNS.isdisjoint(columns):
             return _Header(delimiter, image, class_name, split, len(columns), lines.at)
     return None
 
@@ -274,7 +277,7 @@ class _Tables:
         if header is None:
             message = (
                 f"no table of images, expected a header with one of {', '.join(IMAGE_COLUMNS)} and one of"
-                f" {', '.join(CLASS_COLUMNS)}; name the columns"
+                f" {', '.join(CLASS_COLUMNS)}, and no boxes; name the columns"
             )
             return ReadFinding(source_file, 1, MALFORMED_LABEL, message)
         self.num_read += header.class_name >= 0

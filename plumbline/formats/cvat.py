@@ -42,6 +42,7 @@ from plumbline.formats.reading import (
     names_ending,
     to_class_id,
     to_number,
+    with_images,
 )
 from plumbline.formats.rings import Box, ObjectRows, ring_bounds
 from plumbline.image_scan import ImageScan
@@ -108,9 +109,7 @@ def read(source: Source, class_names: tuple[str, ...], scans: Mapping[str, Image
             declared.update(dict.fromkeys(names))
     unlabelled = [image for image in sorted(scans) if image not in labelled]
     result.findings.extend(missing_labels(source, unlabelled, set(), "an <image> of it in CVAT's XML"))
-    for finding in broken:
-        # What is on these images is not known: it may be in that file.
-        result.findings.extend(replace(finding, image=image) for image in unlabelled or [""])
+    result.findings.extend(with_images(broken, unlabelled))
     return replace(result, declared_names=tuple(declared))
 
 

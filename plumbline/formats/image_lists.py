@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from plumbline.faults import MISSING_IMAGE, TWO_SPLITS
-from plumbline.formats.reading import SPLIT_NAMES, MalformedError, ReadFinding, read_text
+from plumbline.formats.reading import SPLIT_NAMES, MalformedError, ReadFinding, read_text, split_lines
 
 if TYPE_CHECKING:
     from plumbline.sources import Source
@@ -57,10 +57,10 @@ def read_list(source: Source, name: str, find: Callable[[str], str], findings: l
         return []
     findings.extend(odd)
     images = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
-        image = find(line.rstrip("\r")) or find(line.strip())
+        image = find(line) or find(line.strip())
         if image:
             images.append(image)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -167,6 +167,17 @@ def read_text(source: Source, name: str, image: str = "") -> tuple[str, list[Rea
     return decode_text(data, source.where(name), image)
 
 
+def split_lines(text: str) -> list[str]:
+    r"""Split a text at its line breaks: of Unix, Windows, and the Macs of old.
+
+    Not `str.splitlines`: that breaks at characters, too, that no editor counts as the end of a line.
+
+    >>> split_lines("a\r\nb\rc\nd\u2028e") == ["a", "b", "c", "d\u2028e"]
+    True
+    """
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def to_number(text: str) -> float:
     """Return a finite number.
 
@@ -210,6 +221,22 @@ def missing_labels(source: Source, images: Iterable[str], labelled: set[str], wh
     return [
         ReadFinding(source.where(image), 0, MISSING_LABEL, message, image) for image in images if image not in labelled
     ]
+
+
+def with_images(broken: Sequence[ReadFinding], unlabelled: Sequence[str]) -> list[ReadFinding]:
+    """Return the findings about files that cannot be read, with the images whose labels may be in them.
+
+    Of many such files the first stands for all, or there would be as many findings as files times images.
+
+    Args:
+        broken: One per file.
+        unlabelled: Images that are in no other file.
+
+    >>> [finding.image for finding in with_images([ReadFinding("a", 0, "E201", ""), ReadFinding("b", 0, "E201", "")],
+    ...                                           ["x.jpg", "y.jpg"])]
+    ['x.jpg', 'y.jpg', '']
+    """
+    return [replace(finding, image=image) for finding in broken[:1] for image in unlabelled or [""]] + [*broken[1:]]
 
 
 def build_dataset(

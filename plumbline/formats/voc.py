@@ -13,7 +13,8 @@ does follow the standard by one pixel. A fault that stays visible is worth that 
 the XML's folder or, for an XML in ``Annotations/``, in ``JPEGImages/``, ``images/`` or the folder above.
 
 **Parts.** ``train.txt``, ``val.txt`` and ``test.txt`` in ``ImageSets/Main/``, in ``ImageSets/``, or at the top;
-``trainval.txt`` is for training where there is neither of its halves.
+``trainval.txt`` is for training where there is neither of its halves. Where there is no such list, folders called
+train, val, valid or test.
 
 **Precision.** A corner comes back as the same float64: a whole number is written without a point, any other with all
 of its digits. Other tools read whole numbers only, and round the rest or refuse it.
@@ -25,7 +26,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +38,8 @@ from xml.sax.saxutils import escape
 from plumbline.errors import DatasetError
 from plumbline.faults import MALFORMED_LABEL, MISSING_IMAGE, SECOND_LABEL
 from plumbline.formats.image_lists import deal, places_of, read_list
-from plumbline.formats.image_names import size_findings
+from plumbline.formats.image_names import size_findings, split_of_folder
+from plumbline.formats.json_lines import short_number
 from plumbline.formats.reading import (
     LabelRow,
     MalformedError,
@@ -102,7 +105,10 @@ def read(source: Source, class_names: tuple[str, ...], scans: Mapping[str, Image
     # Read in the order that is cheap, told in the order of names.
     read_files = {name: _read_file(source, name, class_names, (scans, by_stem)) for name in source.order(labels)}
     result = ReadResult()
-    result.splits.update(_read_splits(source, scans, result.findings))
+    splits = _read_splits(source, scans, result.findings)
+    if splits is None:
+        splits = {image: split for image in sorted(scans) if (split := split_of_folder(image))}
+    result.splits.update(splits)
     label_of: dict[str, str] = {}
     for name in labels:
         image, rows, findings = read_files[name]
@@ -252,8 +258,8 @@ def _check_size(label: VocXml, source_file: str, image: str, scan: ImageScan) ->
     return size_findings((width, height), scan, image, (source_file, line))
 
 
-def _read_splits(source: Source, images: Iterable[str], findings: list[ReadFinding]) -> dict[str, str]:
-    """Return image -> train, val or test, as the lists of each VOC folder in the source say."""
+def _read_splits(source: Source, images: Iterable[str], findings: list[ReadFinding]) -> dict[str, str] | None:
+    """Return image -> train, val or test, as the lists of each VOC folder in the source say; None for no list."""
     lists: dict[tuple[str, str], dict[str, str]] = {}
     for name in names_ending(source, (".txt",)):
         folder, _, file = name.rpartition("/")
@@ -262,6 +268,7 @@ def _read_splits(source: Source, images: Iterable[str], findings: list[ReadFindi
             lists.setdefault((base, folder), {})[file.removesuffix(".txt")] = name
     splits: dict[str, str] = {}
     done: set[str] = set()
+    ordered = sorted(images)
     # The deepest folder first: ImageSets/Main before ImageSets before the top.
     for base, folder in sorted(lists, key=lambda key: (key[0], -len(key[1]))):
         found = lists[base, folder]
@@ -269,7 +276,7 @@ def _read_splits(source: Source, images: Iterable[str], findings: list[ReadFindi
             continue
         if "train" not in found and "val" not in found and "trainval" in found:
             found["train"] = found["trainval"]
-        find = _image_finder(images, base)
+        find = _image_finder(ordered, base)
         told: list[ReadFinding] = []
         parts: dict[str, list[str]] = {
             part: read_list(source, found[part], find, told) for part in ("train", "val", "test") if part in found
@@ -279,12 +286,18 @@ def _read_splits(source: Source, images: Iterable[str], findings: list[ReadFindi
             done.add(base)
             findings.extend(told)
             splits.update(deal(parts, source.where, findings))
-    return splits
+    return splits if done else None
 
 
-def _image_finder(images: Iterable[str], base: str) -> Callable[[str], str]:
-    """Return what finds the image that a line of a list names, below a folder: VOC's own way is without suffix."""
-    below = sorted(image for image in images if image.startswith(f"{base}/" if base else ""))
+def _image_finder(images: Sequence[str], base: str) -> Callable[[str], str]:
+    """Return what finds the image that a line of a list names, below a folder: VOC's own way is without suffix.
+
+    Args:
+        images: Names of all images, sorted.
+        base: The folder, "" for the top.
+    """
+    # A data set can have as many such folders as images; "0" is what comes after "/".
+    below = images[bisect_left(images, f"{base}/") : bisect_left(images, f"{base}0")] if base else images
     known: dict[str, str] = {}
     paths = [(image, image.removeprefix(base).lstrip("/")) for image in below]
     inner = [(image, _inner(path)) for image, path in paths]
@@ -321,7 +334,8 @@ def write(dataset: Dataset, folder: Path) -> list[str]:
     ids = {name: _list_id(place.removeprefix("JPEGImages/")) for name, place in places.items()}
     labels = label_places(places, lambda place: f"Annotations/{_stem(place.removeprefix('JPEGImages/'))}.xml")
     place_images(dataset, folder, places.__getitem__)
-    splits: dict[str, list[str]] = {}
+    # Without a list, a folder's name would be taken for a split.
+    splits: dict[str, list[str]] = {"train": []} if any(map(split_of_folder, places.values())) else {}
     for entry, rows in boxes_by_image(dataset):
         path = inside(folder, labels[entry.name])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -364,7 +378,10 @@ def _xml(entry: ImageEntry, place: str, rows: list[LabelRow]) -> str:
         lines += [
             f"\t<object>\n\t\t<name>{_text(row.class_name)}</name>\n\t\t<pose>Unspecified</pose>",
             f"\t\t<truncated>{row.truncated:d}</truncated>\n\t\t<difficult>{row.difficult:d}</difficult>\n\t\t<bndbox>",
-            *(f"\t\t\t<{tag}>{_number(value)}</{tag}>" for tag, value in zip(_CORNERS, row.xyxy or (), strict=True)),
+            *(
+                f"\t\t\t<{tag}>{short_number(value)}</{tag}>"
+                for tag, value in zip(_CORNERS, row.xyxy or (), strict=True)
+            ),
             "\t\t</bndbox>\n\t</object>",
         ]
     return "\n".join([*lines, "</annotation>", ""])
@@ -379,12 +396,3 @@ def _text(text: str) -> str:
     if _NOT_XML.search(text):
         raise DatasetError(f"{text!r}: holds a character that XML cannot, expected plain text; rename it")
     return escape(text, {"\r": "&#13;"})
-
-
-def _number(value: float) -> str:
-    """Return the shortest text that is read as the same float64, without a point where it can.
-
-    >>> _number(12.0), _number(0.1)
-    ('12', '0.1')
-    """
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)

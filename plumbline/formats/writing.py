@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from plumbline.errors import DatasetError
+from plumbline.formats.image_names import IMAGE_FOLDERS
 from plumbline.formats.reading import LabelRow
 from plumbline.manifest import Dataset
 
@@ -125,13 +126,18 @@ def image_name(path: str) -> str:
 def names_below(entries: Sequence[ImageEntry], folder: str) -> dict[str, str]:
     """Return, for the name of each image, its place in a folder, where all may already stand in one called so.
 
+    Another format's folder of images becomes this one's, so that names do not grow from format to format.
+
     >>> names_below([ImageEntry(0, "images/x/a.jpg", "x/a.jpg", 1, 1, "")], "images")
     {'x/a.jpg': 'images/x/a.jpg'}
     >>> names_below([ImageEntry(0, "images/images/a.jpg", "images/a.jpg", 1, 1, "")], "images")
     {'images/a.jpg': 'images/a.jpg'}
+    >>> names_below([ImageEntry(0, "images/JPEGImages/a.jpg", "JPEGImages/a.jpg", 1, 1, "")], "images")
+    {'JPEGImages/a.jpg': 'images/a.jpg'}
     """
-    there = all(entry.name.startswith(f"{folder}/") for entry in entries)
-    return {entry.name: entry.name if there else f"{folder}/{entry.name}" for entry in entries}
+    tops = {entry.name.partition("/")[0] if "/" in entry.name else "" for entry in entries}
+    replaced = f"{tops.pop()}/" if len(tops) == 1 and tops <= {folder, *IMAGE_FOLDERS} else ""
+    return {entry.name: f"{folder}/{entry.name.removeprefix(replaced)}" for entry in entries}
 
 
 def image_entries(dataset: Dataset) -> list[ImageEntry]:

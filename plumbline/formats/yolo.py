@@ -4,13 +4,14 @@
 this format see the image. A row of 1 + 2n numbers, n >= 3, is a polygon; its box is the polygon's bounds.
 
 **Which label.** For ``.../images/a/b.jpg`` it is ``.../labels/a/b.txt`` (the last component named ``images`` is
-replaced), else the ``.txt`` beside the image.
+replaced; ``Images`` and ``Labels`` will do), else the ``.txt`` beside the image.
 
-**Which class.** A number is an index into ``names`` of data.yaml, or into the lines of LabelImg's classes.txt, and its
-name is looked up in class_names; where there is neither file, a number is the class_id itself.
+**Which class.** A number is an index into ``names`` of data.yaml, or into the lines of LabelImg's classes.txt or of
+Darknet's obj.names, and its name is looked up in class_names; where there is no such file, a number is the class_id
+itself.
 
-**Parts.** ``train``, ``val`` and ``test`` of data.yaml: folders, lists of images, or several; where it says nothing,
-folders of these names.
+**Parts.** ``train``, ``val`` and ``test`` of data.yaml: folders, lists of images, or several. Where it says nothing,
+lists called train.txt, val.txt and test.txt; where there are none, folders of these names.
 
 **Precision.** What is written comes back to within 1e-9 of the box's largest coordinate, as fractions of the size are
 not whole numbers of it: all digits are written, and two roundings are left. One ring of three points or more is
@@ -39,6 +40,7 @@ from plumbline.formats.reading import (
     missing_labels,
     names_ending,
     read_text,
+    split_lines,
     to_class_id,
     to_number,
 )
@@ -51,7 +53,7 @@ from plumbline.formats.writing import (
     names_below,
     place_images,
 )
-from plumbline.formats.yolo_data import CLASSES_FILE, YoloData, data_file, read_data, read_splits
+from plumbline.formats.yolo_data import YoloData, data_file, is_class_list, read_data, read_splits
 from plumbline.image_scan import ImageScan
 from plumbline.manifest import CLASS_OUT_OF_RANGE_ID, Dataset
 
@@ -71,7 +73,7 @@ _Classes = Callable[[int], tuple[str, int]]
 def sniff(source: Source) -> bool:
     """Say whether there is a data.yaml with names, a text file in ``labels/``, or one beside its image."""
     texts = _texts(source)
-    if any("labels" in name.split("/")[:-1] for name in texts):
+    if any(map(_is_in_labels, texts)):
         return True
     if not {_stem(name) for name in texts}.isdisjoint(_stem(name) for name in list_images(source)):
         return True
@@ -121,7 +123,7 @@ def read(source: Source, class_names: tuple[str, ...], scans: Mapping[str, Image
 
 def _texts(source: Source) -> list[str]:
     """Return every text file that can be a label."""
-    return [name for name in names_ending(source, (".txt",)) if posixpath.basename(name) != CLASSES_FILE]
+    return [name for name in names_ending(source, (".txt",)) if not is_class_list(name)]
 
 
 def _stem(name: str) -> str:
@@ -144,10 +146,20 @@ def _label_stems(image: str) -> list[str]:
 
     >>> _label_stems("images/train/images/a.b.jpg")
     ['images/train/labels/a.b', 'images/train/images/a.b']
+    >>> _label_stems("Images/a.jpg")
+    ['Labels/a', 'labels/a', 'Images/a']
     """
     beside = _stem(image)
-    before, found, after = f"/{beside}".rpartition("/images/")
-    return [f"{before}/labels/{after}"[1:], beside] if found else [beside]
+    stems = []
+    # The first is where other tools look: what is written goes there.
+    for images, labels in (("images", "labels"), ("Images", "Labels"), ("Images", "labels")):
+        before, found, after = f"/{beside}".rpartition(f"/{images}/")
+        stems += [f"{before}/{labels}/{after}"[1:]] if found else []
+    return [*stems, beside]
+
+
+def _is_in_labels(name: str) -> bool:
+    return "labels" in name.lower().split("/")[:-1]
 
 
 def _unused(source: Source, text: str, image: str, labelled: Mapping[str, str]) -> list[ReadFinding]:
@@ -155,11 +167,11 @@ def _unused(source: Source, text: str, image: str, labelled: Mapping[str, str]) 
 
     Args:
         source: Where it is.
-        text: Its name; all in ``labels/`` are labels, elsewhere the first row tells.
+        text: Its name; in ``labels/`` all but notes in words are labels, elsewhere the first row tells.
         image: The image that it could be about but that has another label, or "".
         labelled: Image -> its label.
     """
-    if "labels" not in text.split("/")[:-1] and not _begins_as_label(source, text):
+    if not _is_label(source, text):
         return []
     where = source.where(text)
     if image:
@@ -169,12 +181,21 @@ def _unused(source: Source, text: str, image: str, labelled: Mapping[str, str]) 
     return [ReadFinding(where, 0, MISSING_IMAGE, message)]
 
 
-def _begins_as_label(source: Source, text: str) -> bool:
+def _is_label(source: Source, text: str) -> bool:
     try:
         words = source.read(text).lstrip().split(b"\n", 1)[0].decode("latin-1").split()
-        return len([to_number(word) for word in words]) >= 5
-    except (OSError, MalformedError):
-        return False
+    except OSError:
+        return _is_in_labels(text)
+    numbers = list(map(_is_number, words))
+    return not numbers or any(numbers) if _is_in_labels(text) else len(numbers) >= 5 and all(numbers)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        to_number(word)
+    except MalformedError as error:
+        return error.code == NOT_FINITE
+    return True
 
 
 def _class_table(data: YoloData, class_names: tuple[str, ...]) -> _Classes:
@@ -196,8 +217,7 @@ def _read_file(
     rows: list[LabelRow] = []
     # Python reads 1_000 as a number; the careful way does not, and says what is wrong.
     convert = to_number if "_" in content else float
-    # Not splitlines(): it also breaks at characters that no editor counts as a line.
-    lines = [(number, words) for number, line in enumerate(content.split("\n"), 1) if (words := line.split())]
+    lines = [(number, words) for number, line in enumerate(split_lines(content), 1) if (words := line.split())]
     for image in images:
         scan = scans[image]
         if lines and not (scan.width and scan.height):

@@ -1,6 +1,7 @@
 """What a YOLO data set says of itself: the names of its classes, and which images are for what.
 
-Both stand in data.yaml; LabelImg writes the names alone, to classes.txt beside the labels. Paths in data.yaml and in
+Both stand in data.yaml. LabelImg writes the names alone, to classes.txt beside the labels; Darknet, and CVAT after it,
+to obj.names, with lists of images called train.txt, val.txt (or valid.txt) and test.txt. Paths in data.yaml and in
 its lists of images are those of the machine that wrote them: they are looked for inside the source, by their end where
 they are absolute, and nothing outside of it is ever opened.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import posixpath
 import re
 import reprlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ CLASSES_FILE = "classes.txt"
 
 @dataclass(frozen=True)
 class YoloData:
-    """What data.yaml says, or classes.txt.
+    """What data.yaml says, or classes.txt, or obj.names.
 
     Attributes:
         file: Name of data.yaml in the source; "" where there is none.
@@ -49,8 +50,8 @@ class YoloData:
 
     @property
     def declared_names(self) -> tuple[str, ...]:
-        """Return the names in the order of their numbers."""
-        return tuple(name for _, name in sorted((self.names or {}).items()))
+        """Return the names in the order of their numbers, each once, without those that are blank."""
+        return tuple(dict.fromkeys(name for _, name in sorted((self.names or {}).items()) if name))
 
 
 def data_file(source: Source) -> str:
@@ -59,13 +60,13 @@ def data_file(source: Source) -> str:
     Raises:
         DatasetError: There are several, side by side.
     """
-    found = [name for name in names_ending(source, (".yaml", ".yml")) if posixpath.basename(name) in _DATA_FILES]
+    found = [name for name in names_ending(source, (".yaml", ".yml")) if _last(name) in _DATA_FILES]
     if not found:
         return ""
     top = min(name.count("/") for name in found)
     nearest = sorted(
         (name for name in found if name.count("/") == top),
-        key=lambda name: _DATA_FILES.index(posixpath.basename(name)),
+        key=lambda name: _DATA_FILES.index(_last(name)),
     )
     folders = {posixpath.dirname(name) for name in nearest}
     if len(folders) > 1:
@@ -77,8 +78,21 @@ def data_file(source: Source) -> str:
     return nearest[0]
 
 
+def is_class_list(name: str) -> bool:
+    """Say whether a file is LabelImg's list of classes.
+
+    >>> is_class_list("photos/Classes.txt"), is_class_list("photos/classes_2.txt")
+    (True, False)
+    """
+    return _last(name) == CLASSES_FILE
+
+
+def _last(name: str) -> str:
+    return posixpath.basename(name).lower()
+
+
 def read_data(source: Source) -> YoloData:
-    """Read data.yaml, or else classes.txt.
+    """Read data.yaml, or else classes.txt, or else obj.names.
 
     Raises:
         DatasetError: It cannot be read, or is of keypoints.
@@ -151,13 +165,15 @@ def _names(names: object, where: str) -> dict[int, str] | None:
 
 
 def _classes(source: Source) -> dict[int, str] | None:
-    """Return the lines of classes.txt by number; LabelImg writes one to each folder of labels, and they must agree.
+    """Return the lines of classes.txt, or else obj.names, by number.
+
+    LabelImg writes one to each folder of labels, and they must agree.
 
     Raises:
         DatasetError: One cannot be read, or two of them disagree.
     """
     found: dict[int, tuple[str, str]] = {}
-    files = [name for name in names_ending(source, (".txt",)) if posixpath.basename(name) == CLASSES_FILE]
+    files = list(filter(is_class_list, names_ending(source, (".txt",)))) or names_ending(source, (".names",))
     for file in files:
         where = source.where(file)
         try:
@@ -177,7 +193,7 @@ def _classes(source: Source) -> dict[int, str] | None:
 
 
 def read_splits(source: Source, data: YoloData, images: Collection[str], findings: list[ReadFinding]) -> dict[str, str]:
-    """Return image -> train, val or test, as data.yaml says, or else the folders (``images/train``, ``train/images``).
+    """Return image -> train, val or test, as data.yaml says, or else lists, or folders (``images/train``).
 
     Args:
         source: Where lists of images are.
@@ -185,17 +201,21 @@ def read_splits(source: Source, data: YoloData, images: Collection[str], finding
         images: Names of all images.
         findings: Added to: entries and lines that lead to no image.
     """
-    if not data.parts:
-        return {image: split for image in images if (split := split_of_folder(image))}
     known = set(images)
+    if not data.parts:
+        parts = _lists(source, known, findings)
+        if parts:
+            return deal(parts, source.where, findings)
+        return {image: split for image in images if (split := split_of_folder(image))}
     texts = set(names_ending(source, (".txt",)))
+    folders = {"", "."} | {above for image in images for above in _folders(image)}
     own = posixpath.dirname(data.file)
     bases = list(dict.fromkeys([posixpath.join(own, data.path), own]))
-    parts: dict[str, list[str]] = {}
+    parts = {}
     for part, (line, entries) in data.parts.items():
         parts[part] = []
         for entry in entries:
-            found = _entry(source, entry, bases, (known, texts), findings)
+            found = _entry(source, entry, bases, (known, texts, folders), findings)
             if found is None:
                 message = f"`{entry[:200]}` leads to no image for {part}; add the images, or correct the entry"
                 findings.append(ReadFinding(source.where(data.file), line, MISSING_IMAGE, message))
@@ -203,21 +223,53 @@ def read_splits(source: Source, data: YoloData, images: Collection[str], finding
     return deal(parts, source.where, findings)
 
 
+def _lists(source: Source, images: Collection[str], findings: list[ReadFinding]) -> dict[str, list[str]]:
+    """Return the images of each part as train.txt, val.txt and test.txt say.
+
+    One that names none is no list, and neither is one that does not stand in a folder around all images.
+    """
+    parts: dict[str, list[str]] = {}
+    for name in names_ending(source, (".txt",)):
+        part = SPLIT_NAMES.get(_last(name).removesuffix(".txt"))
+        folder = posixpath.dirname(name)
+        if part is None or not all(image.startswith(posixpath.join(folder, "")) for image in images):
+            continue
+        told: list[ReadFinding] = []
+        bases = list(dict.fromkeys([folder, ""]))
+        found = read_list(source, name, partial(_image, bases=bases, images=images), told)
+        if found:
+            parts.setdefault(part, []).extend(found)
+            findings.extend(told)
+    return parts
+
+
 def _entry(
-    source: Source, entry: str, bases: list[str], names: tuple[set[str], set[str]], findings: list[ReadFinding]
+    source: Source, entry: str, bases: list[str], names: tuple[set[str], ...], findings: list[ReadFinding]
 ) -> list[str] | None:
     """Return the images of one entry of data.yaml: a folder, a list of images, or an image; None for none of them."""
-    images, texts = names
+    images, texts, folders = names
     for place in places_of(entry, bases):
         if place in texts:
             beside = list(dict.fromkeys([posixpath.dirname(place), *bases]))
             return read_list(source, place, partial(_image, bases=beside, images=images), findings)
-        below = [image for image in images if place in {"", ".", image} or image.startswith(f"{place}/")]
-        if below:
-            return below
+        if place in images:
+            return [place]
+        if place in folders:
+            return [image for image in images if place in {"", "."} or image.startswith(f"{place}/")]
     return None
+
+
+def _folders(name: str) -> Iterator[str]:
+    """Yield the folders above a file.
+
+    >>> list(_folders("a/b/c.jpg"))
+    ['a', 'a/b']
+    """
+    parts = name.split("/")
+    return ("/".join(parts[:depth]) for depth in range(1, len(parts)))
 
 
 def _image(line: str, bases: list[str], images: Collection[str]) -> str:
     """Return the image that a line of a list means, or ""."""
-    return next((place for place in places_of(line, bases) if place in images), "")
+    places = (posixpath.join(base, place) for place in places_of(line, bases) for base in ("", *bases))
+    return next((place for place in places if place in images), "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -68,6 +69,19 @@ def test_comes_back_as_it_went(tmp_path, format_name):
     assert back.images[["sha256", "split"]].values.tolist() == dataset.images[["sha256", "split"]].values.tolist()
     columns = ["image_id", "class_id", "class_name"]
     assert back.annotations[columns].values.tolist() == dataset.annotations[columns].values.tolist() == [[0, 1, "cat"]]
+
+
+def test_images_keep_their_names_from_format_to_format_and_back(tmp_path):
+    """Another format's folder of images becomes this one's, and is not put into it."""
+    images = {"voc": "JPEGImages/a.png", "yolo": "images/a.png", "coco": "images/a.png", "cvat": "images/a.png"}
+    source = tmp_path / "voc"
+    (source / "JPEGImages").mkdir(parents=True)
+    assert cv2.imwrite(str(source / "JPEGImages" / "a.png"), np.full((9, 9), 99, np.uint8))
+    (source / "a.xml").write_text("<annotation></annotation>")
+    for before, after in pairwise(["voc", "yolo", "coco", "labelme", "cvat", "csv", "voc2"]):
+        arguments = ["--to", after.removesuffix("2"), "--from", before]
+        assert main(["convert", str(tmp_path / before), str(tmp_path / after), *arguments]) == 0
+        assert images.get(after.removesuffix("2"), "images/a.png") in files(tmp_path / after)
 
 
 def test_what_is_lost_is_told_and_strict_refuses_it(tmp_path, capsys):

@@ -137,6 +137,25 @@ def test_missing_or_wrong_files_are_named(project, capsys):
     assert "elsewhere" in refused(capsys, "--artifact", "elsewhere")
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("confidence", float("nan"), "column confidence: expected finite numbers"),
+        ("x1", "left", "column x1: expected finite numbers"),
+        ("class_id", "cat", "column class_id: expected whole numbers"),
+    ],
+)
+def test_predictions_that_hold_no_numbers_are_refused(project, capsys, column, value, text):
+    write_predictions([(8, 0, 0.9, A), (9, 0, 0.9, A), (10, 0, 0.9, A)], "p.parquet")
+    pd.read_parquet("p.parquet").assign(**{column: value}).to_parquet("p.parquet")
+    assert text in refused(capsys, "--predictions", "p.parquet")
+
+
+@pytest.mark.parametrize("score", ["-0.1", "7", "nan"])
+def test_a_score_that_none_can_have_is_refused(project, capsys, score):
+    assert "--min-score: expected a number from 0 to 1" in refused(capsys, "--min-score", score)
+
+
 def test_labels_without_boxes_are_refused(project, capsys):
     annotations = pd.read_parquet("data/validated/annotations.parquet").assign(**dict.fromkeys(XYXY, np.nan))
     tables = table([image_row(0)], IMAGES_SCHEMA), annotations, table([], FINDINGS_SCHEMA)

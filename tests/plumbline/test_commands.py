@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 
 import pytest
 
 from plumbline.commands import COMMANDS, main
+from plumbline.manifest import ANNOTATIONS_SCHEMA, FINDINGS_SCHEMA, IMAGES_SCHEMA, Dataset, table, write_dataset
+
+SCHEMAS = (IMAGES_SCHEMA, ANNOTATIONS_SCHEMA, FINDINGS_SCHEMA)
 
 
 def test_the_help_names_every_command_with_a_line_of_its_own(capsys):
@@ -46,3 +50,17 @@ def test_a_fault_that_can_be_mended_is_one_line_and_1(argv, tmp_path, capsys):
     (line,) = captured.err.splitlines()
     assert line.startswith(f"error: {tmp_path}/none: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_one_line_and_1(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for side in "ab":
+        write_dataset(Dataset(*map(partial(table, []), SCHEMAS), ("cat",), tmp_path), tmp_path)
+        (tmp_path / side).mkdir()
+        for name in ("images", "annotations", "findings"):
+            (tmp_path / f"{name}.parquet").rename(tmp_path / side / f"{name}.parquet")
+    argv = ["diff", str(tmp_path / "a"), str(tmp_path / "b"), "--json", str(tmp_path / "file" / "x.json")]
+    assert main(argv) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}/file")
+    assert line.endswith(", expected a place to write to; name another one")

@@ -92,6 +92,17 @@ def test_an_image_that_cannot_be_shown_is_a_grey_tile(kind, tmp_path, photo):
     assert count(page, (90, 90, 90)) > 0.8 * WH[0] * WH[1], "the other tile is there"
 
 
+def test_an_image_that_is_cut_short_says_nothing_on_stderr(tmp_path, capfd):
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "whole.tif"), image)
+    data = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(data[: len(data) * 2 // 3])
+    level = cv2.utils.logging.getLogLevel()
+    assert draw_sheet([Tile(tmp_path / "cut.tif", "")], tile_wh=WH).shape
+    assert capfd.readouterr().err == ""
+    assert cv2.utils.logging.getLogLevel() == level
+
+
 def test_nothing_to_show_is_said():
     page = draw_sheet([], title="Findings")
     assert page.shape[0] < 400

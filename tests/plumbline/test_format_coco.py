@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pycocotools.coco import COCO
 
 from plumbline import faults
 from plumbline.formats import coco
+from plumbline.formats.image_names import ImageFinder
 from plumbline.formats.reading import ImageRecord, LabelRow, ReadResult, build_dataset
 from plumbline.image_scan import ImageScan, scan_image
 from plumbline.sources import open_source
@@ -287,12 +289,22 @@ def test_a_broken_file_spoils_no_image_of_another(source):
     assert len(result.rows) == 1
 
 
+def test_many_broken_files_do_not_each_spoil_every_image(tmp_path):
+    for number in range(3):
+        add_image(tmp_path / "images" / f"{number}.png")
+        read_one(tmp_path, b"{", name=f"{number}.coco.json")
+    findings = [finding for finding in read(tmp_path).findings if finding.code == faults.MALFORMED_LABEL]
+    assert len({finding.source_file for finding in findings}) == 3
+    assert sorted(finding.image for finding in findings) == ["", "", *(f"images/{number}.png" for number in range(3))]
+
+
 def test_other_json_is_left_alone(source):
     for name in ("captions", "person_keypoints", "stuff"):
         (source / "annotations").mkdir(exist_ok=True)
         (source / "annotations" / f"{name}_val2017.json").write_text(text_of(BOX))
     (source / "package.json").write_text('{"name": "x"}')
     (source / "list.json").write_text('{"a": [1]}')
+    (source / "detections.json").write_text('\n[{"image_id": 1, "score": 0.5}]')
     result = read_one(source, text_of(BOX), name="annotations/instances_val2017.json")
     assert (len(result.rows), result.findings) == (1, [])
 
@@ -323,6 +335,10 @@ def test_latin_1_and_a_byte_order_mark_are_told(source):
         ("result.json", r"C:\photos\a.png", "images/x/a.png", ""),
         ("result.json", "/home/me/x/a.png", "images/x/a.png", ""),
         ("annotations/train_station.json", "a.png", "images/a.png", ""),
+        ("labels.json", "a.PNG", "images/a.png", ""),
+        ("labels.json", "m\u00fctze.png", "images/mu\u0308tze.png", ""),
+        ("labels.json", "clip/a", "clip/a.png", ""),
+        ("labels.json", "a", "clip/deep/a.png", ""),
     ],
 )
 def test_the_image_and_its_split_are_found(tmp_path, label, file_name, image, split):
@@ -341,6 +357,34 @@ def test_of_two_images_of_one_name_none_is_guessed(tmp_path):
     assert sorted(finding.code for finding in result.findings) == [faults.MISSING_IMAGE, *[faults.MISSING_LABEL] * 2]
     result = read_one(tmp_path, text_of(BOX, images='{"id": 1, "file_name": "q/a.png"}'), name="x/labels.json")
     assert [row.image for row in result.rows] == ["q/a.png"]
+
+
+def test_an_image_of_another_suffix_is_not_taken(tmp_path):
+    add_image(tmp_path / "a.png")
+    result = read_one(tmp_path, text_of(BOX, images='{"id": 1, "file_name": "a.jpg"}'), name="labels.json")
+    assert sorted(finding.code for finding in result.findings) == [faults.MISSING_IMAGE, faults.MISSING_LABEL]
+    shutil.copy(tmp_path / "a.png", tmp_path / "a.jpg")
+    result = read_one(tmp_path, text_of(BOX, images='{"id": 1, "file_name": "a"}'), name="labels.json")
+    assert sorted(finding.code for finding in result.findings) == [faults.MISSING_IMAGE, *[faults.MISSING_LABEL] * 2]
+
+
+def test_many_images_of_one_name_are_looked_at_once():
+    images = [f"clip{number}/a.png" for number in range(2000)]
+    finder = ImageFinder(images)
+    looked_at = CountingDict()
+    assert {finder.find_anywhere(f"elsewhere/{image}", "", looked_at) for image in images} == set(images)
+    assert {finder.find_anywhere(f"{number}/a.png", "", looked_at) for number in range(2000)} == {""}
+    assert looked_at.count < 10 * len(images)
+
+
+class CountingDict(dict[str, str]):
+    """Counts how often something is looked up."""
+
+    count = 0
+
+    def __contains__(self, key: object) -> bool:
+        self.count += 1
+        return super().__contains__(key)
 
 
 def test_an_image_of_another_split_is_not_taken(tmp_path):

@@ -84,7 +84,13 @@ def test_the_header_names_the_columns(source, delimiter, image, class_name):
     assert csv_table.sniff(open_source(str(source)))
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "image,size\na.png,train\n", "class\ncat\n", "a.png,cat\n", "\0\0", '"'])
+# What Roboflow writes for TensorFlow: a class for each box, not for the image.
+BOX_TABLE = "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,8,8,cat,1,2,3,4\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "image,size\na.png,train\n", "class\ncat\n", "a.png,cat\n", "\0\0", '"', BOX_TABLE]
+)
 def test_what_is_no_such_table_is_one_finding(source, text):
     result = read_one(source, text)
     assert result.rows == []

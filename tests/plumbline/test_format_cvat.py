@@ -257,6 +257,10 @@ def test_a_second_image_of_one_name_is_told(source):
         ("valid/annotations.xml", "a.png", None, "valid/images/a.png", "val"),
         ("annotations/train.xml", "a.png", None, "images/a.png", "train"),
         ("annotations.xml", "upload/a.png", None, "images/a.png", ""),
+        # So CVAT calls the frames of a video.
+        ("annotations.xml", "frame_000001", None, "images/frame_000001.PNG", ""),
+        ("annotations.xml", "frame_000001", None, "clip/frame_000001.png", ""),
+        ("clip/annotations.xml", "frame_000001", None, "clip/frame_000001.png", ""),
     ],
 )
 def test_the_image_and_its_split_are_found(tmp_path, label, name, subset, image, split):

@@ -12,6 +12,7 @@ from plumbline.errors import DatasetError
 from plumbline.formats import voc
 from plumbline.formats.reading import ImageRecord, LabelRow, ReadResult, build_dataset
 from plumbline.image_scan import scan_image
+from plumbline.sources.folder import open_source
 
 
 def write(folder: Path, *rows: LabelRow, names: tuple[str, ...] = ("a.png",)) -> list[str]:
@@ -88,3 +89,15 @@ def test_every_loss_is_counted(tmp_path):
 def test_what_cannot_be_written_is_an_error(tmp_path, class_name, names, message):
     with pytest.raises(DatasetError, match=message):
         write(tmp_path, LabelRow("a.png", 0, class_name, (0.0, 0.0, 9.0, 9.0), "", 1), names=names)
+
+
+def test_a_folder_called_train_is_not_taken_for_a_split_that_the_dataset_has_not(tmp_path):
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    assert cv2.imwrite(str(tmp_path / "images" / "train" / "a.png"), np.full((32, 64), 99, np.uint8))
+    scans = {"train/a.png": scan_image(tmp_path / "images" / "train" / "a.png")}
+    records = [ImageRecord("train/a.png", "", "")]
+    assert voc.write(build_dataset(records, scans, ReadResult(), ("cat",), tmp_path), tmp_path / "out") == []
+    source = open_source(str(tmp_path / "out"))
+    (image,) = voc.find_images(source)
+    result = voc.read(source, ("cat",), {image: scans["train/a.png"]})
+    assert (image, result.splits) == ("JPEGImages/train/a.png", {})

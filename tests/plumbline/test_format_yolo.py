@@ -164,6 +164,8 @@ def test_class_names_that_cannot_be_read_are_an_error(source, data, message):
         ("images/a.png", "images/a.txt"),
         ("a.png", "a.txt"),
         ("deep/er/a.png", "deep/er/a.txt"),
+        ("Images/a.png", "Labels/a.txt"),
+        ("Images/a.png", "labels/a.txt"),
     ],
 )
 def test_the_label_is_found(tmp_path, image, label):
@@ -176,6 +178,47 @@ def test_the_label_is_found(tmp_path, image, label):
     assert result.findings == []
 
 
+@pytest.mark.parametrize("text", ["", "0 .5", "cat 0.5 0.5 0.1 0.1\n", "nan nan nan nan nan"])
+def test_a_label_without_an_image_is_told_however_bad(source, text):
+    (source / "labels" / "b.txt").write_text(text)
+    findings = read_one(source, "").findings
+    assert [(f.code, Path(f.source_file).name) for f in findings] == [(faults.MISSING_IMAGE, "b.txt")]
+
+
+def test_names_may_stand_in_darknets_file(tmp_path):
+    """As CVAT exports "YOLO 1.1"."""
+    add_image(tmp_path / "obj_train_data" / "a.png")
+    (tmp_path / "obj_train_data" / "a.txt").write_text("1 .5 .5 .1 .1\n")
+    (tmp_path / "obj.names").write_text("dog\ncat\n")
+    (tmp_path / "train.txt").write_text("data/obj_train_data/a.png\n")
+    result = read(tmp_path)
+    assert [(row.class_name, row.class_id) for row in result.rows] == [("cat", 0)]
+    assert result.declared_names == ("dog", "cat")
+    assert (result.splits, result.findings) == ({"obj_train_data/a.png": "train"}, [])
+
+
+def test_classes_txt_may_be_in_capitals(source):
+    (source / "Classes.TXT").write_text("dog\ncat\n")
+    result = read_one(source, "1 .5 .5 .1 .1\n")
+    assert ([row.class_name for row in result.rows], result.findings) == (["cat"], [])
+
+
+def test_a_name_given_twice_is_one_class_and_a_blank_one_is_none(source):
+    (source / "data.yaml").write_text("names: [cat, cat, '']\n")
+    result = read_one(source, "0 .5 .5 .1 .1\n1 .5 .5 .1 .1\n2 .5 .5 .1 .1\n")
+    assert result.declared_names == ("cat",)
+    assert [row.class_id for row in result.rows] == [0, 0, -1]
+
+
+def test_rows_that_end_as_on_old_macs_are_no_polygon(source):
+    rows = read_one(source, "0 .5 .5 .1 .1\r1 .5 .5 .1 .1\r0 .2 .2 .1 .1\r").rows
+    assert [(row.source_line, row.class_name, row.polygon) for row in rows] == [
+        (1, "cat", None),
+        (2, "dog", None),
+        (3, "cat", None),
+    ]
+
+
 def test_an_empty_label_file_says_that_there_is_nothing(source):
     result = read_one(source, "")
     assert (result.rows, result.findings) == ([], [])
@@ -185,6 +228,7 @@ def test_other_texts_and_pictures_are_left_alone(source):
     (source / "README.dataset.txt").write_text("Cells\n")
     (source / "train.txt").write_text("images/a.png\n")
     (source / "labels" / "classes.txt").write_text("cat\ndog\n")
+    (source / "labels" / "README.txt").write_text("Drawn by hand\n0 .5 .5 .1 .1\n")
     add_image(source / "results.png")
     result = read_one(source, "0 .5 .5 .1 .1\n")
     assert (len(result.rows), result.findings) == (1, [])

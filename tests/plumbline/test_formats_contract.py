@@ -464,7 +464,7 @@ def test_no_image_is_written_outside_of_the_folder(name, tmp_path):
 
 def test_no_format_is_one_error_that_says_what_was_looked_for(tmp_path):
     (tmp_path / "a.txt").write_text("no image beside it")
-    with pytest.raises(DatasetError, match=r"no labels of a known format.*voc: .*yolo: .*dataset\.source"):
+    with pytest.raises(DatasetError, match=r"no labels of a known format.*voc: .*yolo: .*dataset\.format"):
         sniff(open_source(str(tmp_path)))
 
 

@@ -106,6 +106,29 @@ def test_a_text_at_the_top_that_lists_no_image_is_no_list(tmp_path):
     assert (result.splits, result.findings) == ({}, [])
 
 
+def test_without_lists_voc_folders_are_splits(tmp_path):
+    """As Roboflow exports VOC."""
+    for part in ("train", "valid", "test"):
+        add_image(tmp_path / part / "a.png")
+        (tmp_path / part / "a.xml").write_text("<annotation><filename>a.png</filename></annotation>")
+    result = read_voc(tmp_path)
+    assert result.splits == {"train/a.png": "train", "valid/a.png": "val", "test/a.png": "test"}
+    assert result.findings == []
+    add_lists(tmp_path, "ImageSets/Main", {"train": "valid/a\n"})
+    assert read_voc(tmp_path).splits == {"valid/a.png": "train"}
+
+
+def test_yolo_lists_at_the_top_say_the_split(tmp_path):
+    images = ("up/images/a.png", "up/images/b.png", "up/images/train/c.png")
+    make_images(tmp_path, *images)
+    add_lists(tmp_path, "up", {"train": "/home/me/up/images/b.png\nimages/no.png\n", "valid": "images/a.png\n"})
+    result = read_yolo(tmp_path)
+    assert result.splits == {"up/images/a.png": "val", "up/images/b.png": "train"}
+    assert [(f.code, f.source_line) for f in result.findings] == [(faults.MISSING_IMAGE, 2)]
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntest: up/images\n")
+    assert set(read_yolo(tmp_path).splits.values()) == {"test"}
+
+
 def make_images(folder: Path, *images: str) -> None:
     for image in images:
         add_image(folder / image)

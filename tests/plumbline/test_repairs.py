@@ -151,6 +151,14 @@ def test_an_edit_keeps_its_id_when_images_and_boxes_are_added():
     assert before["edit_id"].str.fullmatch("edit-[0-9a-f]{12}").all()
 
 
+def test_an_edit_keeps_its_id_when_lines_are_added_before_it_and_the_source_stands_elsewhere():
+    rows = [(0, (-1, 0, 10, 10)), (1, (60, 5, 50, 9)), (2, (10, 10, 20, 20)), (3, (10, 10, 20, 20))]
+    before = judged([box(n, xyxy, source_file="a/0.txt", source_line=n + 1) for n, xyxy in rows]).edits
+    after = judged([box(n, xyxy, source_file="/b/0.txt", source_line=n + 5) for n, xyxy in rows]).edits
+    assert len(before) == 3
+    assert before["edit_id"].tolist() == after["edit_id"].tolist()
+
+
 def assert_same(left, right):
     pd.testing.assert_frame_equal(left.images, right.images, check_exact=True)
     pd.testing.assert_frame_equal(left.annotations, right.annotations, check_exact=True)

@@ -120,10 +120,20 @@ def test_why_an_image_cannot_be_read_is_kept(ingest, voc, tmp_path):
 
 
 def test_images_of_another_type_are_findings(ingest, voc, tmp_path):
-    (voc / "moving.gif").write_bytes(b"GIF89a")
+    others = [voc / "moving.gif", voc / "phone.HEIC", voc / "saved.jfif"]
+    for path in others:
+        path.write_bytes(b"GIF89a")
     ingest(voc)
     findings = read_dataset(tmp_path / "made" / "dataset").findings
-    assert ("E112", str(voc / "moving.gif")) in set(zip(findings["code"], findings["source_file"], strict=True))
+    assert findings.loc[findings["code"] == "E112", "source_file"].tolist() == list(map(str, others))
+
+
+def test_videos_that_are_not_read_are_told(ingest, voc, tmp_path):
+    (voc / "clip.wmv").write_bytes(b"video")
+    (voc / "clip.mp4").write_bytes(b"video")
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", voc)
+    ingest(archive)
+    assert "videos left out, for only .avi, .m4v, .mkv, .mov, .mp4, .webm in a folder are read: 2" in ingest.told
 
 
 def test_images_in_another_place_than_the_formats_are_told(ingest, voc):
@@ -171,6 +181,8 @@ def test_frames_of_a_video_are_images_of_one_group(ingest, tmp_path):
     assert 2 <= len(images) <= 4, "two frames of each still, and one of them kept"
     assert len(set(images["group"])) == 1
     assert images["group"][0] != ""
+    assert ingest(tmp_path / "clip.avi", {"format": "unlabelled", "video": {"every_s": 0.01, "max_hash_bits": -1}})
+    assert len(read_dataset(tmp_path / "made" / "dataset").images) == 40, "every frame, as all may have a label"
 
 
 def test_a_killed_scan_goes_on_and_gives_the_same(ingest, voc, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The split stage writes one row per image, the same bytes each time, moves none, and stops at a leak."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -78,7 +79,8 @@ class Stage:
         assert self.err == ""
         rows = pq.read_table(self.folder / "splits.parquet").to_pandas()
         rows["path"] = pq.read_table(self.folder / "labels" / "images.parquet", columns=["path"])["path"]
-        return rows, self.json("m.json")
+        new, kept = re.search(r"\((\d+) new, (\d+) where they were", self.said).groups()
+        return rows, self.json("m.json") | {"num_images_new": int(new), "num_images_kept": int(kept)}
 
     def json(self, name):
         return json.loads((self.folder / name).read_text())
@@ -110,10 +112,9 @@ def test_every_image_gets_one_split_and_the_counts_add_up(stage):
         assert metrics[f"num_images_{name}"] == (rows["split"] == name).sum() == pytest.approx(expected, abs=1)
         assert metrics[f"num_boxes_{name}"] == 2 * metrics[f"num_images_{name}"]
     assert metrics["worst_class_share_deviation"] <= 0.02
-    assert {name: metrics[f"num_images_{name}"] for name in ("new", "kept", "moved", "left_out")} == {
+    assert {name: metrics[f"num_images_{name}"] for name in ("new", "kept", "left_out")} == {
         "new": 50,
         "kept": 0,
-        "moved": 0,
         "left_out": 0,
     }
     assert metrics["num_leaks"] == 0
@@ -139,17 +140,24 @@ def test_a_group_of_the_users_own_is_never_parted_and_who_has_none_is_told(stage
     assert "4 of 44 images have no group by split.group_by" in stage.said
 
 
+def test_groups_that_are_asked_for_after_the_dealing_can_be_changed_back(stage):
+    names = [f"images/p{n % 4}_{n:03d}.jpg" for n in range(20)]
+    stage.ok(far_apart(20), names=names)
+    assert stage.run(far_apart(20), PARAMS.replace("group_by: none", r"group_by: regex:^(p\d+)_"), names=names) == 1
+    assert r", or change split.group_by (regex:^(p\d+)_), or set split.leak to warning in params.yaml:" in stage.err
+    assert "by split.group_by" in stage.err
+
+
 def test_the_same_input_gives_the_same_bytes_and_moves_none(stage):
     kept = {}
     for out in ("a.parquet", "b.parquet"):
         stage.run(far_apart(30), out=out)
-        kept[out] = ((stage.folder / out).read_bytes(), (stage.folder / "splits.csv").read_bytes())
+        kept[out] = [(stage.folder / name).read_bytes() for name in (out, "splits.csv", "m.json", "leaks.json")]
     assert kept["a.parquet"] == kept["b.parquet"]
-    assert stage.json("m.json")["num_images_kept"] == 30
     assert "(0 new, 30 where they were)" in stage.said
 
 
-def test_added_images_move_none_and_gone_ones_are_forgotten(stage):
+def test_added_images_move_none_and_gone_ones_come_back_to_where_they_were(stage):
     hashes, names = far_apart(60), [f"images/{n:03d}.jpg" for n in range(60)]
     shas = [f"s{n}" for n in range(60)]
     before, _ = stage.ok(hashes[:40], names=names[:40], shas=shas[:40])
@@ -160,14 +168,18 @@ def test_added_images_move_none_and_gone_ones_are_forgotten(stage):
     after, metrics = stage.ok(hashes[part], PARAMS.replace("seed: 0", "seed: 1"), names=names[part], shas=shas[part])
     assert after["split"][:30].tolist() == before["split"][10:].tolist()
     assert (metrics["num_images_new"], metrics["num_images_kept"]) == (20, 30)
-    assert len(stage.csv()) == 1 + 50
-    assert not any("images/009.jpg" in line for line in stage.csv())
+    assert len(stage.csv()) == 1 + 60
+    assert "s9,images/009.jpg," + before["split"][9] in stage.csv()
+    again, metrics = stage.ok(hashes, names=names, shas=shas)
+    assert again["split"][:40].tolist() == before["split"].tolist()
+    assert (metrics["num_images_new"], metrics["num_images_kept"]) == (0, 60)
 
 
 def test_other_images_altogether_are_dealt_as_if_there_had_been_none(stage):
     stage.ok(far_apart(30))
     names, shas = [f"images/other/{n}.jpg" for n in range(40)], [f"other{n}" for n in range(40)]
     after, _ = stage.ok(far_apart(40, 1), names=names, shas=shas)
+    assert len(stage.csv()) == 1 + 40
     (stage.folder / "splits.csv").unlink()
     fresh, _ = stage.ok(far_apart(40, 1), names=names, shas=shas)
     assert after["split"].tolist() == fresh["split"].tolist()
@@ -238,7 +250,7 @@ def test_the_sources_own_split_is_taken_as_it_is_and_wins(stage):
     rows, metrics = stage.ok(hashes, TAKE, splits=source)
     assert rows["split"].tolist() == source
     moved = sum(a != b for a, b in zip(before["split"], source, strict=True))
-    assert (metrics["num_images_moved"], metrics["num_images_kept"]) == (moved, 20 - moved)
+    assert metrics["num_images_kept"] == 20 - moved
     assert f"{moved} moved to where the source puts them" in stage.said
 
 

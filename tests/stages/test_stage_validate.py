@@ -10,7 +10,7 @@ from typing import get_args
 import cv2
 import numpy as np
 import pytest
-from dataset_rows import box, dataset, image
+from dataset_rows import box, dataset, image, write_params
 from ruamel.yaml import YAML
 
 from plumbline.checks.repairs import EDIT_COLUMNS
@@ -33,12 +33,7 @@ def stage(tmp_path, capsys):
     """Run the stage's command in a folder of its own; gives exit code, stdout, stderr, folder."""
 
     def run(images=None, boxes=(), findings=(), **values):
-        params = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))
-        params["validate"] |= {"min_boxes_per_class": 1}
-        for key, value in values.items():
-            (params["validate"]["severity"] if key in FAULTS else params["validate"])[key] = value
-        with (tmp_path / "params.yaml").open("w") as file:
-            YAML().dump(params, file)
+        write_params(tmp_path / "params.yaml", **values)
         data = dataset(images, boxes or (), findings)
         if boxes is None:
             data = Dataset(data.images, data.annotations.iloc[:0], data.findings, data.class_names, data.root)
