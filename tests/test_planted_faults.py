@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from planted_faults import CLASS_NAMES, FORMATS, Found, make_plant, make_planted, write
+from planted_data import CLASS_NAMES, FORMATS, Found, make_plant, write
+from planted_faults import make_planted
 
 from plumbline.checks import judge
 from plumbline.checks.view import CheckSettings

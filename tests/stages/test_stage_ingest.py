@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from object_store import fill_bucket, object_store
 from ruamel.yaml import YAML
 
 from plumbline.files import sha256_of_tree
@@ -164,6 +165,19 @@ def test_an_archive_gives_what_its_folder_gives(ingest, voc, tmp_path, kind):
     boxes = ["image_id", "class_id", "x1", "y1", "x2", "y2", "source_line"]
     assert dataset.annotations[boxes].equals(folder.annotations[boxes])
     assert (dataset.root / "images" / "JPEGImages" / "a.jpg").read_bytes() == (voc / "JPEGImages/a.jpg").read_bytes()
+
+
+def test_a_bucket_gives_what_its_folder_gives(ingest, voc, tmp_path):
+    ingest(voc)
+    folder = read_dataset(tmp_path / "made" / "dataset")
+    with object_store():
+        files = {path.relative_to(voc).as_posix(): path.read_bytes() for path in voc.rglob("*") if path.is_file()}
+        fill_bucket("photos", {f"cells/{name}": data for name, data in files.items()})
+        assert ingest("s3://photos/cells", scan={"workers": 2, "shard_size": 1}) == (0, "")
+    dataset = read_dataset(tmp_path / "made" / "dataset")
+    assert dataset.images["sha256"].tolist() == folder.images["sha256"].tolist()
+    assert dataset.annotations["source_file"][0] == "s3://photos/cells/Annotations/a.xml"
+    assert dataset.annotations["source_line"].tolist() == folder.annotations["source_line"].tolist()
 
 
 def test_frames_of_a_video_are_images_of_one_group(ingest, tmp_path):
