@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from untrained_detector import make_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -16,6 +17,11 @@ ROOT = Path(__file__).parent.parent
 os.environ.setdefault("DVC_SITE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"plumbline-tests-{os.getuid()}"))
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+# Machines are shared and noisy: nothing is timed.
+settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noisy")
 
 
 @pytest.fixture(scope="session")
