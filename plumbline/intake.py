@@ -60,6 +60,7 @@ def read_source(
     tell: Tell,
     *,
     settings: ScanSettings | None = None,
+    copy: bool = True,
 ) -> Dataset:
     """Read labels and images; what is wrong with one of them is a row or a finding, for the checks to judge.
 
@@ -71,6 +72,7 @@ def read_source(
             call with the same folder goes on from there. Nothing else may be in it.
         tell: Called with a line now and then.
         settings: How the images are scanned.
+        copy: Whether the images' bytes are put into `work`; without, there are only the tables.
 
     Returns:
         The dataset with `work` as its root.
@@ -92,7 +94,7 @@ def read_source(
     tell(f"{address}: {len(source.files())} files, labels of the format {format_name}")
     names = module.find_images(source)
     _tell_what_is_left_out(source, names, tell)
-    scans = scan(source, names, work, tell, settings or ScanSettings())
+    scans = scan(source, names, work, tell, settings or ScanSettings(), copy=copy)
     result = module.read(source, class_names or (), scans)
     if class_names is None:
         class_names, result = _name_classes(result)

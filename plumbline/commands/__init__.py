@@ -97,7 +97,9 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command's own output
 
 
-def read_any(address: str, format_name: str, class_names: tuple[str, ...] | None, work: Path) -> Dataset:
+def read_any(
+    address: str, format_name: str, class_names: tuple[str, ...] | None, work: Path, *, copy: bool = True
+) -> Dataset:
     """Read a dataset folder that a stage wrote, or a source of labelled images.
 
     Args:
@@ -105,6 +107,7 @@ def read_any(address: str, format_name: str, class_names: tuple[str, ...] | None
         format_name: A row of `plumbline.formats.FORMATS`, or ``auto``; of no meaning for a dataset folder.
         class_names: Index is class_id; None for the names that the labels themselves have.
         work: An empty folder, for what a source is read into.
+        copy: Whether a source's images are put there too.
 
     Raises:
         DatasetError: There is no such thing, it cannot be read, or class_names are given for a dataset folder, whose
@@ -118,7 +121,7 @@ def read_any(address: str, format_name: str, class_names: tuple[str, ...] | None
             own = ", ".join(dataset.class_names)
             raise DatasetError(f"{address}: a dataset folder, expected its own classes ({own}); leave --classes away")
         return dataset
-    return read_source(address, format_name, class_names, work, tell)
+    return read_source(address, format_name, class_names, work, tell, copy=copy)
 
 
 def add_from(parser: argparse.ArgumentParser) -> None:

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         for folder in folders:
             folder.mkdir()
         a, b = (
-            read_any(address, arguments.format, None, folder)
+            read_any(address, arguments.format, None, folder, copy=False)
             for address, folder in zip((arguments.a, arguments.b), folders, strict=True)
         )
         diff = diff_datasets(a, b)
