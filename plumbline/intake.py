@@ -132,7 +132,7 @@ def finish(work: Path, images: Path) -> None:
     The record of what is done goes first: without the bytes it would be wrong.
     """
     shutil.rmtree(work / "shards", ignore_errors=True)
-    (work / "images").rename(images)
+    shutil.move(work / "images", images)  # the data folder may be on another disk
     shutil.rmtree(work, ignore_errors=True)
 
 
