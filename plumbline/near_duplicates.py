@@ -109,12 +109,6 @@ def near_pairs(hashes: Hashes, bits: int) -> Pairs:
         yield np.concatenate(first), np.concatenate(second)
 
 
-def distinct_hashes(hashes: Hashes) -> tuple[Hashes, Ints]:
-    """Return each hash once, shape (U,), and for every row the index of its own, shape (N,)."""
-    distinct, which = np.unique(hashes, return_inverse=True)
-    return distinct, which.astype(np.int64)
-
-
 def _search(hashes: Hashes, bits: int, positions: Sequence[int]) -> Pairs:
     """Give the pairs i < j within `bits` of hashes that differ at `positions` alone."""
     equal = _bands_to_agree(hashes, bits, positions)

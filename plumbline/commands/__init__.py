@@ -124,6 +124,16 @@ def read_any(
     return read_source(address, format_name, class_names, work, tell, copy=copy)
 
 
+def refuse_inside(source: str, out: Path, remedy: str) -> None:
+    """Refuse to write into what is only read.
+
+    Raises:
+        DatasetError: `source` is a folder, and `out` lies in it.
+    """
+    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+        raise DatasetError(f"{out}: lies in the source {source}, which is only read; {remedy}")
+
+
 def add_from(parser: argparse.ArgumentParser) -> None:
     """Declare ``--from`` and say what a source is, for a command that calls `read_any`."""
     parser.add_argument(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plumbline.commands import add_from, class_names_argument, read_any, tell
+from plumbline.commands import add_from, class_names_argument, read_any, refuse_inside, tell
 from plumbline.errors import DatasetError, ParamsError, first_and_count
 from plumbline.manifest import Dataset
 
@@ -82,8 +82,7 @@ def _settings(params: Path) -> CheckSettings:
 def _check_out(source: str, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise DatasetError(f"{out}: a file, expected a folder, or nothing yet; name another one with --out")
-    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
-        raise DatasetError(f"{out}: lies in the source {source}, which is only read; name a folder outside with --out")
+    refuse_inside(source, out, "name a folder outside with --out")
 
 
 def _nearest_folder(out: Path) -> Path:

@@ -10,7 +10,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from plumbline.commands import add_from, class_names_argument, read_any, tell
+from plumbline.commands import add_from, class_names_argument, read_any, refuse_inside, tell
 from plumbline.errors import DatasetError, first_and_count
 from plumbline.faults import FAULTS
 from plumbline.files import replacing
@@ -89,8 +89,7 @@ def check_out(source: str, out: Path) -> None:
         raise DatasetError(f"{out}: a file, expected a folder that does not exist yet; name another one")
     if out.is_dir() and any(out.iterdir()):
         raise DatasetError(f"{out}: not empty, expected a folder that does not exist yet; name another, or empty it")
-    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
-        raise DatasetError(f"{out}: lies in the source {source}, which is only read; name a folder outside of it")
+    refuse_inside(source, out, "name a folder outside of it")
 
 
 def unread_lines(dataset: Dataset) -> list[str]:
