@@ -18,7 +18,7 @@ STAMP := $(VENV)/.made-$(shell cat pyproject.toml constraints.txt | sha256sum | 
 SET ?=
 SET_FLAGS := $(foreach pair,$(SET),--set-param '$(pair)')
 
-.PHONY: help setup repro flow test test-long bench-data check format clean
+.PHONY: help setup repro classify beside compare flow test test-long bench-data bench-metrics check format clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,16 @@ repro: setup ## The whole line: labelled images in, reports/report/report.md out
 	$(if $(SET),dvc exp run $(SET_FLAGS) || { echo "params.yaml holds the values of SET now; git restore params.yaml takes them back" >&2; exit 1; },dvc repro)
 	@echo "The report: reports/report/report.md"
 
+classify: setup ## The same line for image classification, beside detection: reports/classify/report/report.md (SET as above)
+	python -m pipelines.beside classify --set task=classify $(foreach pair,$(SET),--set '$(pair)')
+
+beside: setup ## The line with other params, beside this one's results: NAME=small SET="a.b=1", into reports/small
+	$(if $(NAME),,$(error say NAME=..., such as make beside NAME=small SET="train.detect.image_size=96"))
+	python -m pipelines.beside '$(NAME)' $(foreach pair,$(SET),--set '$(pair)')
+
+compare: setup ## The scores here against another commit's, with intervals (REV=main; COMPARE="--markdown FILE --json FILE")
+	python -m pipelines.compare --rev '$(or $(REV),main)' $(COMPARE)
+
 flow: setup ## The same graph as a Prefect flow, with no server to start by hand (params.yaml as it is)
 	$(if $(SET),$(error make flow runs params.yaml as it is; make repro SET=... changes it))
 	python -m pipelines.check_params
@@ -57,6 +67,9 @@ test-long: setup ## The tests that take minutes each
 
 bench-data: setup ## Speed and memory of the scan and of a million rows, beside other tools (BENCH="--quick": a try)
 	python benchmarks/data_scan.py $(BENCH)
+
+bench-metrics: setup ## mAP and its bootstrap beside pycocotools and faster-coco-eval (BENCH="--quick": a try)
+	python benchmarks/metrics.py $(BENCH)
 
 check: setup ## Lint, types, and the import contracts of the three rooms
 	ruff check .

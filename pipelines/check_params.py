@@ -24,6 +24,7 @@ from ruamel.yaml.error import YAMLError
 import stages
 from plumbline.errors import ParamsError
 from plumbline.params import check_section, line_of, read_params
+from plumbline.tasks import TaskParams
 from stages.shape import PARAMS_FILE, exit_code
 
 EACH = ".*"  # "targets.*": each entry of the mapping `targets`
@@ -32,11 +33,11 @@ Sections = tuple[tuple[str, type[BaseModel]], ...]
 
 @dataclass(frozen=True)
 class Override:
-    """One ``--set train.epochs=3``.
+    """One ``--set train.detect.epochs=3``.
 
     Attributes:
-        text: As it was typed, ``train.epochs=3``.
-        keys: ``("train", "epochs")``.
+        text: As it was typed, ``train.detect.epochs=3``.
+        keys: ``("train", "detect", "epochs")``.
         value: What the text after ``=`` is in YAML 1.2.
     """
 
@@ -51,13 +52,13 @@ def parse_override(text: str) -> Override:
     Raises:
         ParamsError: There is no key or no ``=``, or the value is not YAML.
 
-    >>> parse_override("train.learning_rate=1e-3")
-    Override(text='train.learning_rate=1e-3', keys=('train', 'learning_rate'), value=0.001)
+    >>> parse_override("evaluate.confidence_floor=1e-3")
+    Override(text='evaluate.confidence_floor=1e-3', keys=('evaluate', 'confidence_floor'), value=0.001)
     """
     name, equals, value = text.partition("=")
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
-        raise ParamsError(f"--set {text}: expected section.key=value, such as train.epochs=3; write it so")
+        raise ParamsError(f"--set {text}: expected section.key=value, such as split.seed=3; write it so")
     try:
         return Override(text, keys, YAML(typ="safe", pure=True).load(value))
     except YAMLError as error:
@@ -70,8 +71,8 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[Override]) -> 
     Raises:
         ParamsError: A key goes through something that is not a mapping.
 
-    >>> with_overrides({"train": {"epochs": 22}}, [parse_override("train.epochs=3")])
-    {'train': {'epochs': 3}}
+    >>> with_overrides({"split": {"seed": 0}}, [parse_override("split.seed=3")])
+    {'split': {'seed': 3}}
     """
     changed = copy.deepcopy(dict(values))
     for override in overrides:
@@ -90,7 +91,8 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[Override]) -> 
 
 def stage_sections() -> Sections:
     """Return the sections that the stages read, from the `SECTIONS` of every module of `stages`."""
-    found: dict[tuple[str, type[BaseModel]], None] = {}
+    # No stage reads it as a section: dvc.yaml puts it into their commands.
+    found: dict[tuple[str, type[BaseModel]], None] = {("task", TaskParams): None}
     for module in sorted(pkgutil.iter_modules(stages.__path__), key=lambda module: module.name):
         read = getattr(importlib.import_module(f"stages.{module.name}"), "SECTIONS", {})
         found.update(dict.fromkeys(read.items()))
@@ -100,7 +102,7 @@ def stage_sections() -> Sections:
 def check_params(path: Path, sections: Sections, overrides: Sequence[Override] = ()) -> None:
     """Check every section of the file, with the overrides applied to what was read, not to the file.
 
-    A model may have a method ``missing_files()``: key -> what is wrong with the file that its value names.
+    A model may have a method ``missing_files()``: key, with dots in it -> what is wrong with what its value names.
 
     Args:
         path: params.yaml.
@@ -160,7 +162,7 @@ def _check(path: Path, section: str, entry: Any, model: type[BaseModel], overrid
         raise ParamsError(f"--set {blamed.text}: {said}") from error
     missing_files = getattr(checked, "missing_files", None)
     for key, message in (missing_files() if callable(missing_files) else {}).items():
-        raise ParamsError(f"{_where(path, (*keys, key), overrides)}: {section}.{key}: {message}")
+        raise ParamsError(f"{_where(path, (*keys, *key.split('.')), overrides)}: {section}.{key}: {message}")
 
 
 def _fault_keys(section: tuple[str, ...], error: ParamsError) -> tuple[str, ...]:

@@ -69,8 +69,32 @@ def run_stage(root: Path, name: str, on_line: Callable[[str], None]) -> Outcome:
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     outcome = Outcome.RAN
+
+    def told(line: str) -> None:
+        nonlocal outcome
+        on_line(line)
+        tail.append(line)
+        if says_cached(line, name):
+            outcome = Outcome.CACHED
+
+    code = run_dvc(root, ["--wait-for-lock", "repro", "--single-item", name], told)
+    if code:  # dvc's own, 255 for any failure; the command's is in the last line
+        raise StageError(name, code, tuple(tail))
+    return outcome
+
+
+def run_dvc(root: Path, arguments: Sequence[str], on_line: Callable[[str], None]) -> int:
+    """Run a DVC command that runs stages; return its exit code.
+
+    Every process that it started is ended, however this ends. Call it in the main thread, as `run_stage`.
+
+    Args:
+        root: The DVC project's root.
+        arguments: As after ``dvc``.
+        on_line: Gets each line of stdout and stderr, in their order, as it comes, but for DVC's hints.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name],
+        [sys.executable, "-m", "dvc", *arguments],
         cwd=root,
         env=stage_environment(os.environ),
         stdin=subprocess.DEVNULL,
@@ -80,18 +104,11 @@ def run_stage(root: Path, name: str, on_line: Callable[[str], None]) -> Outcome:
     )
     try:
         for line in lines_of(_chunks(process)):
-            if HINTS.match(line):
-                continue
-            on_line(line)
-            tail.append(line)
-            if says_cached(line, name):
-                outcome = Outcome.CACHED
-        code = process.wait()
+            if not HINTS.match(line):
+                on_line(line)
+        return process.wait()
     finally:
         end_group(process)
-    if code:  # dvc's own, 255 for any failure; the command's is in the last line
-        raise StageError(name, code, tuple(tail))
-    return outcome
 
 
 def stage_environment(base: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""Draw detection scenes from scikit-learn's bundled handwritten digits (1,797 real samples of 8 x 8 pixels).
+"""Draw scikit-learn's bundled handwritten digits (1,797 real samples of 8 x 8 pixels): each alone, or in scenes.
 
-The samples are dealt into pools first, and a scene only uses samples of its own pool. The pool is the scene's
-`group`, which a split never parts: so no handwritten digit can stand in two splits, whatever the split's seed.
+For scenes, the samples are dealt into pools first, and a scene only uses samples of its own pool. The pool is the
+scene's `group`, which a split never parts: so no handwritten digit can stand in two splits, whatever the split's seed.
+Digits alone have no group: who wrote which is not known.
 
 Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 """
@@ -87,6 +88,23 @@ def deal_pools(class_ids: npt.NDArray[np.int64], num_pools: int, seed: int) -> n
         # Each class starts at another pool, or the first pools would hold the rest of every class.
         pools[members] = (np.arange(len(members)) + class_id) % num_pools
     return pools
+
+
+def draw_single_digits(size: int) -> Iterator[tuple[Image, int]]:
+    """Draw every sample alone, white ink on black, in the order of scikit-learn's data set.
+
+    Args:
+        size: Side of the square image, pixels.
+
+    Yields:
+        BGR image of shape (size, size, 3), uint8, and its class, 0..9.
+    """
+    inks, class_ids = load_samples()
+    for ink, class_id in zip(inks, class_ids.tolist(), strict=True):
+        # Cubic overshoots beside an edge.
+        large = np.clip(cv2.resize(ink, (size, size), interpolation=cv2.INTER_CUBIC), 0, 1)
+        grey = np.round(large * 255).astype(np.uint8)
+        yield cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), class_id
 
 
 def draw_scenes(num_scenes: int, num_pools: int, style: SceneStyle) -> Iterator[Scene]:

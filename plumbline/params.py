@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -29,6 +29,14 @@ class NearDuplicateParams(StageParams):
     max_hash_bits: int = Field(
         ge=0, le=16, description="Images whose 64-bit perceptual hashes differ by no more bits are near-duplicates."
     )
+
+
+class DifficultParams(BaseModel):
+    """What others need of the section ``evaluate``, to judge as it does."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    difficult: Literal["count", "ignore"] = Field(description="Boxes that a label calls difficult.")
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -113,13 +121,24 @@ def _sentence(path: Path, section: str, fault: dict[str, Any], model: type[BaseM
     if fault["type"] == "extra_forbidden":
         known = _known_keys(model, fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
+        inner = _sections_with(model, fault["loc"])
+        meant = " or ".join(repr(key) for key in inner or near)
+        hint = f"; did you mean {meant}?" if meant else "; remove it"
         return f"{where}: unknown parameter {name}, expected one of: {', '.join(known)}{hint}"
     if fault["type"] == "missing":
         return f"{where}: missing parameter {name}, expected a value; add it"
     expected = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     got = f"{fault['input']!r} ({type(fault['input']).__name__})"
     return f"{where}: wrong value for {name}, expected {expected}, got {got}; change it"
+
+
+def _sections_with(model: type[BaseModel], loc: KeyPath) -> list[str]:
+    """Return the parts of a section that know the key which the section itself does not.
+
+    A person writes train.epochs and means train.detect.epochs.
+    """
+    parts = _known_keys(model, loc[:-1])
+    return [f"{part}.{loc[-1]}" for part in parts if str(loc[-1]) in _known_keys(model, (*loc[:-1], part))]
 
 
 def _known_keys(model: type[BaseModel], inner: KeyPath) -> list[str]:

@@ -1,64 +1,57 @@
 """Score one artifact, or the trained weights, on one split.
 
-Every image of the split goes through the artifact's own session, and what comes out through the one COCO
-evaluator. Nothing that is written holds a time, so the same artifact and data give the same files.
+Every image of the split goes through the artifact's own session, and what comes out through the one evaluator of the
+task. Nothing that is written holds a time, so the same artifact and data give the same files.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 from pydantic import Field
 
-from plumbline.coco_evaluation import XYXY, Evaluation, evaluate_detections
-from plumbline.curves import confusion_rows, precision_recall_rows
+from plumbline.contact_sheet import write_jpeg
 from plumbline.errors import EvaluationError
 from plumbline.files import replacing, write_json, write_text
 from plumbline.manifest import Dataset, read_dataset, write_table
 from plumbline.params import StageParams, load_section
-from plumbline.runtime.preprocess import read_image
+from plumbline.predicting import predict_images
 from plumbline.runtime.session import Session, load_artifact
+from plumbline.scores import TABLES, Scores, ScoringSettings
 from plumbline.split_images import images_of_split
+from plumbline.tasks import task_module
 from stages.shape import exit_code, path_arguments
 
 # One thread adds up in one order: the same numbers on machines with other core counts, and with other work beside.
 THREADS = 1
-PROGRESS_S = 5.0
-
-PREDICTIONS_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.int64()),
-        ("class_id", pa.int64()),  # index into the artifact's class_names
-        ("confidence", pa.float32()),
-        ("x1", pa.float32()),  # pixels of the image, 0-based, half-open
-        ("y1", pa.float32()),
-        ("x2", pa.float32()),
-        ("y2", pa.float32()),
-    ]
-)
 
 
 class EvaluateParams(StageParams):
     """Section ``evaluate`` of params.yaml."""
 
     split: Literal["train", "val", "test"] = Field(description="The images to score.")
-    confidence_floor: float = Field(ge=0, lt=1, description="Detections below are not kept, for mAP neither.")
+    confidence_floor: float = Field(ge=0, lt=1, description="Predictions below are not kept, for mAP neither.")
+    difficult: Literal["count", "ignore"] = Field(description="Boxes that a label calls difficult.")
+    slices: list[str] = Field(description="Columns of images.parquet, and box_size.")
+    slice_bins: int = Field(ge=2, le=20, description="Parts of a column of numbers.")
+    worst: int = Field(ge=1, le=100, description="Images on the sheet of the worst mistakes.")
 
 
 SECTIONS: dict[str, type[StageParams]] = {"evaluate": EvaluateParams}
 
 
-def run(params: EvaluateParams, *, artifact: Path, dataset: Path, labels: Path, splits: Path, out: Path) -> Evaluation:
-    """Score an artifact and write metrics.json, predictions.parquet, pr_curve.csv and confusion.csv.
+def run(
+    task: str, params: EvaluateParams, *, artifact: Path, dataset: Path, labels: Path, splits: Path, out: Path
+) -> Scores:
+    """Score an artifact; write metrics.json, what is undefined, predictions, the tables of `Scores` and two pictures.
 
     Args:
+        task: A row of `plumbline.tasks.TASKS`.
         params: Section ``evaluate``.
         artifact: Folder with `artifact.json`.
         dataset: Folder that the paths of images are relative to.
@@ -67,77 +60,79 @@ def run(params: EvaluateParams, *, artifact: Path, dataset: Path, labels: Path, 
         out: Folder to write into; other files in it stay.
 
     Raises:
-        EvaluationError: The split is empty, the classes differ, or the floor is above the artifact's
-            threshold.
+        EvaluationError: The split is empty, the task or classes differ, or the floor is above the artifact's threshold.
         DatasetError: An image cannot be read.
         BackendError: The artifact cannot be opened.
     """
+    scoring = task_module(task, "scoring")
     data = read_dataset(labels, root=dataset)
     images = images_of_split(data.images, splits, params.split)
+    truth = scoring.truth_of(data, images)
     session = load_artifact(artifact, threads=THREADS)
-    threshold = session.artifact.decode.confidence_threshold
-    _check_fit(params, artifact, session, data)
-    predictions = predict_images(session, images, data, params.confidence_floor)
-    image_ids = images["image_id"].tolist()
-    scored = data.annotations, predictions, image_ids, data.class_names
-    evaluation = evaluate_detections(*scored, confidence_threshold=threshold)
-    confusion = confusion_rows(*scored, confidence_threshold=threshold)
+    _check_fit(task, params, artifact, session, data)
+    say = functools.partial(print, flush=True)
+    predictions = predict_images(
+        session, images, data, scoring=scoring, confidence_floor=params.confidence_floor, tell=say
+    )
+    settings = ScoringSettings(
+        confidence_threshold=session.artifact.decode.confidence_threshold,
+        confidence_floor=params.confidence_floor,
+        difficult=params.difficult,
+        slices=tuple(params.slices),
+        slice_bins=params.slice_bins,
+        worst=params.worst,
+    )
+    scores = scoring.evaluate(truth, predictions, images, data.class_names, settings)
+    title = f"{session.artifact.name}, {params.split}, {len(images):,} images"
+    sheet = scoring.worst_sheet(data, images, truth, predictions, settings, title)
+    curves = scoring.curves_picture(scores, title)
+    # Everything is made before the first file is written.
     with replacing(out / "predictions.parquet") as temporary:
-        write_table(predictions, PREDICTIONS_SCHEMA, temporary)
-    write_text(out / "pr_curve.csv", _csv(precision_recall_rows(evaluation)))
-    write_text(out / "confusion.csv", _csv(confusion))
-    write_json(out / "metrics.json", evaluation.metrics)
-    return evaluation
+        write_table(predictions, scoring.PREDICTIONS_SCHEMA, temporary)
+    for stem in TABLES:
+        rows = scores.tables[stem]
+        write_text(out / f"{stem}.csv", rows.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    undefined = pd.DataFrame(sorted(scores.undefined.items()), columns=["metric", "why"])
+    write_text(out / "undefined.csv", undefined.to_csv(index=False, lineterminator="\n"))
+    with replacing(out / "curves.png") as temporary:
+        temporary.write_bytes(curves)
+    write_jpeg(out / "worst.jpg", sheet)
+    write_json(out / "metrics.json", scores.metrics)
+    return scores
 
 
-def _check_fit(params: EvaluateParams, artifact: Path, session: Session, data: Dataset) -> None:
-    if session.artifact.class_names != data.class_names:
+def _check_fit(task: str, params: EvaluateParams, path: Path, session: Session, data: Dataset) -> None:
+    artifact = session.artifact
+    if artifact.task != task:
         raise EvaluationError(
-            f"{artifact}: expected the classes of the dataset, {', '.join(data.class_names)}, got"
-            f" {', '.join(session.artifact.class_names)}; train and export again"
+            f"{path}: an artifact of the task {artifact.task}, expected {task}; run dvc repro, or change task in"
+            " params.yaml"
         )
-    threshold = session.artifact.decode.confidence_threshold
+    if artifact.class_names != data.class_names:
+        raise EvaluationError(
+            f"{path}: expected the classes of the dataset, {', '.join(data.class_names)}, got"
+            f" {', '.join(artifact.class_names)}; train and export again"
+        )
+    threshold = artifact.decode.confidence_threshold
     if params.confidence_floor > threshold:
         raise EvaluationError(
             f"evaluate.confidence_floor is {params.confidence_floor}, expected at most the artifact's own threshold"
-            f" {threshold} (detect.confidence_threshold); lower it in params.yaml"
+            f" {threshold:g}, which was chosen on val; lower it in params.yaml"
         )
-
-
-def predict_images(session: Session, images: pd.DataFrame, data: Dataset, confidence_floor: float) -> pd.DataFrame:
-    """Run every image through the session, telling now and then how far it is.
-
-    Returns:
-        Columns of `PREDICTIONS_SCHEMA`, in the order of image_id, the most confident first within an image.
-    """
-    frames = []
-    told = time.monotonic()
-    for number, row in enumerate(images.itertuples(index=False), start=1):
-        found = session.predict(read_image(data.image_path(row.path)), confidence=confidence_floor)
-        columns = {"image_id": np.full(len(found), row.image_id), "class_id": found.class_id}
-        columns |= {"confidence": found.confidence, **dict(zip(XYXY, found.xyxy.T, strict=True))}
-        frames.append(pd.DataFrame(columns))
-        if time.monotonic() - told > PROGRESS_S or number == len(images):
-            print(f"{session.artifact.name}: {number} of {len(images)} images", flush=True)  # noqa: T201
-            told = time.monotonic()
-    return pd.concat(frames, ignore_index=True)
-
-
-def _csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
     names = ("artifact", "dataset", "labels", "splits", "out")
-    arguments = path_arguments(__doc__, names, argv)
+    arguments = path_arguments(__doc__, names, argv, words=("task",))
 
     def work() -> None:
         params = load_section(arguments.params, "evaluate", EvaluateParams)
-        evaluation = run(params, **{name: getattr(arguments, name) for name in names})
-        map50_95 = evaluation.metrics.get("map50_95")
-        told = "undefined: no labelled box in the split" if map50_95 is None else f"{map50_95:.4f}"
-        print(f"map50_95 {told} -> {arguments.out}", flush=True)  # noqa: T201
+        scores = run(arguments.task, params, **{name: getattr(arguments, name) for name in names})
+        headline = task_module(arguments.task, "scoring").HEADLINE[0]
+        value = scores.metrics.get(headline)
+        told = f"undefined: {scores.undefined.get(headline, 'see undefined.csv')}" if value is None else f"{value:.4f}"
+        print(f"{headline} {told} -> {arguments.out}", flush=True)  # noqa: T201
 
     return exit_code(work)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from plumbline.backends import HUB, TARGET_BACKENDS, backend_module
+from plumbline.chosen_threshold import ThresholdParams, choose_on_val
 from plumbline.errors import BackendError
 from plumbline.files import replacing
 from plumbline.lineage import git_commit, hash_of_hashes, toolchain
 from plumbline.manifest import read_dataset
-from plumbline.params import StageParams, load_section
+from plumbline.params import DifficultParams, StageParams, load_section
 from plumbline.runtime.artifact import Artifact, read_artifact, write_artifact
 from plumbline.runtime.preprocess import preprocess, read_image
 from plumbline.split_images import images_of_split
@@ -54,7 +56,9 @@ class QuantizeParams(StageParams):
 def run(
     params: TargetParams,
     quantize: QuantizeParams,
+    threshold: ThresholdParams,
     *,
+    difficult: str,
     target: str,
     hub: Path,
     dataset: Path,
@@ -62,10 +66,11 @@ def run(
     splits: Path,
     out: Path,
 ) -> Artifact:
-    """Export the target `target` from the hub into the artifact folder `out`.
+    """Export the target `target` from the hub into the artifact folder `out`, with its own threshold chosen on val.
 
     Raises:
         BackendError: The backend cannot make it, or its package is not installed here.
+        EvaluationError: No threshold gives the precision demanded on val.
     """
     base = read_artifact(hub)
     module = backend_module(params.backend)
@@ -96,7 +101,9 @@ def run(
             lineage=lineage,
             notes={**base.notes, **notes},
         )
-        return write_artifact(artifact, temporary)
+        write_artifact(artifact, temporary)
+        data, tell = read_dataset(labels, root=dataset), functools.partial(print, flush=True)
+        return choose_on_val(temporary, data, splits, threshold, difficult=difficult, tell=tell)
 
 
 def calibration_images(labels: Path, splits: Path, params: QuantizeParams) -> pd.DataFrame:
@@ -120,12 +127,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         params = load_section(args.params, f"targets.{args.target}", TargetParams)
         quantize = load_section(args.params, "quantize", QuantizeParams)
-        run(params, quantize, target=args.target, **{name: getattr(args, name) for name in names})
+        threshold = load_section(args.params, "threshold", ThresholdParams)
+        difficult = load_section(args.params, "evaluate", DifficultParams).difficult
+        paths = {name: getattr(args, name) for name in names}
+        run(params, quantize, threshold, difficult=difficult, target=args.target, **paths)
 
     return exit_code(work)
 
 
-SECTIONS = {"targets.*": TargetParams, "quantize": QuantizeParams}
+SECTIONS: dict[str, type[BaseModel]] = {
+    "targets.*": TargetParams,
+    "quantize": QuantizeParams,
+    "threshold": ThresholdParams,
+    "evaluate": DifficultParams,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

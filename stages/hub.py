@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
@@ -10,15 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from plumbline.backends import HUB
-from plumbline.backends.torch import WEIGHTS
+from plumbline.chosen_threshold import ThresholdParams, choose_on_val
 from plumbline.errors import BackendError
 from plumbline.files import replacing
 from plumbline.lineage import git_commit, toolchain
-from plumbline.params import StageParams, load_section
-from plumbline.runtime.artifact import Artifact, DecodeSpec, InputSpec, Preprocessing, write_artifact
+from plumbline.manifest import read_dataset
+from plumbline.params import DifficultParams, StageParams, load_section
+from plumbline.runtime.artifact import Artifact, ClassifierDecode, DecodeSpec, write_artifact
+from plumbline.tasks import task_module
+from plumbline.trained import WEIGHTS
 from stages.shape import exit_code, path_arguments
 
 
@@ -31,81 +35,132 @@ class HubParams(StageParams):
 class DetectParams(StageParams):
     """Section `detect`: how raw outputs become detections, written into every artifact."""
 
-    confidence_threshold: float = Field(gt=0, lt=1)
-    iou_threshold: float = Field(gt=0, le=1)
-    max_detections: int = Field(ge=1)
+    iou_threshold: float = Field(gt=0, le=1, description="of non-maximum suppression")
+    max_detections: int = Field(ge=1, description="per image")
 
 
-def run(params: HubParams, detect: DetectParams, *, train: Path, weights: Path, out: Path) -> Artifact:
+@dataclasses.dataclass(frozen=True)
+class HubSections:
+    """The sections that this stage reads."""
+
+    hub: HubParams
+    detect: DetectParams
+    threshold: ThresholdParams
+    evaluate: DifficultParams
+
+
+def run(
+    task: str,
+    params: HubSections,
+    *,
+    train: Path,
+    dataset: Path,
+    labels: Path,
+    splits: Path,
+    weights: Path,
+    out: Path,
+) -> Artifact:
     """Write the weights' artifact folder and the hub's.
 
     Args:
-        params: Section `hub`.
-        detect: Section `detect`.
+        task: A row of `plumbline.tasks.TASKS`.
+        params: See `HubSections`.
         train: Folder with best.pt and train.json.
+        dataset: Folder that the paths of images are relative to.
+        labels: The validated dataset.
+        splits: Table of image_id and split.
         weights: Artifact folder of the trained weights (backend ``torch``).
         out: Artifact folder of the hub (backend ``onnx``, fp32).
+
+    Returns:
+        The hub's `artifact.json`.
+
+    Raises:
+        BackendError: The training's files are not there, or torch cannot export the network.
+        EvaluationError: No threshold gives the precision demanded on val.
     """
     # torch takes seconds to import, and params.yaml is checked with this module's models.
-    from plumbline.yolo.network import count_parameters, export_onnx, load_split_head
+    from plumbline.networks import count_parameters, export_onnx
 
-    record = _read_record(train / "train.json")
-    size = int(record["image_size"])
-    network = load_split_head(train / WEIGHTS)
+    record = _read_record(train / "train.json", task)
+    network = task_module(task, "network").load_network(train / WEIGHTS)
     artifact = Artifact(
         name="weights",
-        task="detect",
+        task=task,
         backend="torch",
         precision="fp32",
         class_names=tuple(record["class_names"]),
-        input=InputSpec(name="images", size_wh=(size, size)),
-        preprocessing=Preprocessing(),
-        outputs=network.output_spec(),
-        decode=DecodeSpec(**detect.model_dump()),
+        input=network.input,
+        preprocessing=network.preprocessing,
+        outputs=network.outputs,
+        decode=_decode(task, params.detect),
         files={},
         toolchain=record["toolchain"],
         lineage={**record["lineage"], "git_commit": git_commit(Path())},
-        notes={"num_parameters": count_parameters(network)},
+        notes={"num_parameters": count_parameters(network.module)},
     )
+    data = read_dataset(labels, root=dataset)
     with replacing(weights) as temporary:
         temporary.mkdir()
         shutil.copyfile(train / WEIGHTS, temporary / WEIGHTS)
         write_artifact(artifact, temporary)
+        tell = functools.partial(print, flush=True)
+        choose_on_val(temporary, data, splits, params.threshold, difficult=params.evaluate.difficult, tell=tell)
     hub = dataclasses.replace(
         artifact,
         name="hub",
         backend="onnx",
         toolchain={**artifact.toolchain, **toolchain(("onnx", "onnxslim"))},
-        notes={**artifact.notes, "opset": params.opset},
+        notes={**artifact.notes, "opset": params.hub.opset},
     )
     with replacing(out) as temporary:
         temporary.mkdir()
-        export_onnx(network, size, params.opset, temporary / HUB)
+        export_onnx(network, params.hub.opset, temporary / HUB)
         return write_artifact(hub, temporary)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _decode(task: str, detect: DetectParams) -> DecodeSpec | ClassifierDecode:
+    """Return how outputs are decoded, with a threshold of 1 until one is chosen."""
+    if task == "classify":
+        return ClassifierDecode(confidence_threshold=1.0)
+    return DecodeSpec(confidence_threshold=1.0, **detect.model_dump())
+
+
+def _read_record(path: Path, task: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BackendError(
             f"{path}: cannot be read ({error}), expected what the train stage writes; run it again"
         ) from error
+    if record.get("task") != task:
+        raise BackendError(f"{path}: trained for the task {record.get('task')}, expected {task}; run dvc repro")
+    return record
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage."""
-    args = path_arguments(__doc__, ("train", "weights", "out"), argv)
+    names = ("train", "dataset", "labels", "splits", "weights", "out")
+    args = path_arguments(__doc__, names, argv, words=("task",))
 
     def work() -> None:
-        params = load_section(args.params, "hub", HubParams)
-        detect = load_section(args.params, "detect", DetectParams)
-        run(params, detect, train=args.train, weights=args.weights, out=args.out)
+        params = HubSections(
+            hub=load_section(args.params, "hub", HubParams),
+            detect=load_section(args.params, "detect", DetectParams),
+            threshold=load_section(args.params, "threshold", ThresholdParams),
+            evaluate=load_section(args.params, "evaluate", DifficultParams),
+        )
+        run(args.task, params, **{name: getattr(args, name) for name in names})
 
     return exit_code(work)
 
 
-SECTIONS = {"hub": HubParams, "detect": DetectParams}
+SECTIONS: dict[str, type[BaseModel]] = {
+    "hub": HubParams,
+    "detect": DetectParams,
+    "threshold": ThresholdParams,
+    "evaluate": DifficultParams,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,7 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from plumbline.digits import Scene, SceneStyle, draw_scenes
+from plumbline.digits import Image, Scene, SceneStyle, draw_scenes, draw_single_digits
 from plumbline.errors import DatasetError
 from plumbline.files import replacing, write_json
 from plumbline.formats import FORMATS
@@ -86,7 +86,7 @@ class DatasetParams(StageParams):
 
 
 class DigitsParams(StageParams):
-    """How scenes of handwritten digits are drawn, for a source whose generator.yaml says so."""
+    """How handwritten digits are drawn, for a source whose generator.yaml says so: in scenes, or for classify alone."""
 
     # The validators look at the fields above their own.
     seed: int = Field(ge=0, description="Of the pools and the scenes.")
@@ -97,6 +97,7 @@ class DigitsParams(StageParams):
     max_digits: int = Field(ge=1, le=16, description="Per scene.")
     min_size: int = Field(ge=8, description="Height of a digit, pixels; a sample has 8.")
     max_size: int = Field(ge=8, description="Height of a digit, pixels.")
+    digit_size: int = Field(ge=16, le=1024, description="Side of the image of a digit alone, pixels.")
 
     @field_validator("max_digits")
     @classmethod
@@ -122,13 +123,32 @@ class ScanParams(StageParams):
     cluster: str = Field(description="Address of a Dask scheduler, tcp://host:port; empty for processes here.")
 
 
+# Of each image that is drawn: what it is called, its pixels, its labels.
+Drawn = Iterator[tuple[ImageRecord, Image, list[LabelRow]]]
+
 SECTIONS: dict[str, type[StageParams]] = {"dataset": DatasetParams, "digits": DigitsParams, "scan": ScanParams}
 
 
 def run(
-    params: DatasetParams, digits: DigitsParams, settings: ScanSettings, *, source: str, out: Path, metrics: Path
+    params: DatasetParams,
+    digits: DigitsParams,
+    settings: ScanSettings,
+    *,
+    task: str,
+    source: str,
+    out: Path,
+    metrics: Path,
 ) -> dict[str, int]:
     """Write the dataset folder `out` and the counts in it to `metrics`.
+
+    Args:
+        params: Section dataset.
+        digits: Section digits.
+        settings: Section scan.
+        task: Of digits, ``classify`` draws each alone; every other source is read the same for every task.
+        source: As in `params`, or another.
+        out: The dataset's folder.
+        metrics: The counts.
 
     Raises:
         DatasetError: There is no such source, no image in it, or no known format; or class_names do not fit.
@@ -137,7 +157,7 @@ def run(
     work = WORK / hashlib.sha256(f"{out.resolve()}\n{source}".encode()).hexdigest()[:16]
     names = tuple(params.class_names)
     if _is_digits(Path(source), params):
-        dataset = _read_digits(digits, names, work, settings)
+        dataset = _read_digits(task, digits, names, work, settings)
     else:
         address = video_address(source, params.video.every_s, params.video.max_hash_bits)
         dataset = read_source(address, params.format, names, work, _tell, settings=settings)
@@ -192,29 +212,40 @@ def _check_generator(path: Path) -> None:
         raise DatasetError(f"{path}: unknown generator, expected `generator: digits`, got {values!r}; correct it")
 
 
-def _read_digits(digits: DigitsParams, class_names: tuple[str, ...], work: Path, settings: ScanSettings) -> Dataset:
+def _read_digits(
+    task: str, digits: DigitsParams, class_names: tuple[str, ...], work: Path, settings: ScanSettings
+) -> Dataset:
     folder = work / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    records, result = _draw(digits, class_names, folder)
+    drawn = _single_digits(digits, class_names) if task == "classify" else _scenes(digits, class_names)
+    records: list[ImageRecord] = []
+    result = ReadResult()
+    for record, image, rows in drawn:
+        _, data = cv2.imencode(".png", image)
+        (folder / record.name).write_bytes(data.tobytes())
+        records.append(record)
+        result.rows.extend(rows)
+        if len(records) % 200 == 0:
+            _tell(f"{len(records)} images drawn")
     scans = scan(open_source(str(folder)), [record.name for record in records], work, _tell, settings, copy=False)
     return build_dataset(records, scans, result, class_names, work)
 
 
-def _draw(digits: DigitsParams, class_names: tuple[str, ...], folder: Path) -> tuple[list[ImageRecord], ReadResult]:
-    """Draw the scenes as PNG files, and label them from what was drawn."""
-    style = SceneStyle(**digits.model_dump(exclude={"num_scenes", "num_pools"}))
-    records: list[ImageRecord] = []
-    result = ReadResult()
+def _single_digits(digits: DigitsParams, class_names: tuple[str, ...]) -> Drawn:
+    """Give an image for each sample, with a label of the whole image; `source` and `source_file` name the sample."""
+    for index, (image, class_id) in enumerate(draw_single_digits(digits.digit_size)):
+        name = f"digit_{index:05d}.png"
+        row = LabelRow(name, class_id, class_names[class_id], None, f"digits:{index}", 0)
+        yield ImageRecord(name, "", f"digits:{index}"), image, [row]
+
+
+def _scenes(digits: DigitsParams, class_names: tuple[str, ...]) -> Drawn:
+    """Give the scenes, labelled from what was drawn; `source` names the samples."""
+    style = SceneStyle(**digits.model_dump(exclude={"num_scenes", "num_pools", "digit_size"}))
     for scene in draw_scenes(digits.num_scenes, digits.num_pools, style):
         name = f"scene_{scene.index:05d}.png"
-        _, data = cv2.imencode(".png", scene.image)
-        (folder / name).write_bytes(data.tobytes())
         note = "digits:" + ",".join(str(sample_id) for sample_id in scene.sample_ids)
-        records.append(ImageRecord(name, f"pool_{scene.pool:02d}", note))
-        result.rows.extend(_scene_rows(scene, name, class_names))
-        if len(records) % 200 == 0:
-            _tell(f"{len(records)} of {digits.num_scenes} scenes drawn")
-    return records, result
+        yield ImageRecord(name, f"pool_{scene.pool:02d}", note), scene.image, _scene_rows(scene, name, class_names)
 
 
 def _scene_rows(scene: Scene, name: str, class_names: tuple[str, ...]) -> list[LabelRow]:
@@ -238,13 +269,13 @@ def _count(dataset: Dataset) -> dict[str, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
-    paths = path_arguments(__doc__, ("out", "metrics"), argv, words=("source",))
+    paths = path_arguments(__doc__, ("out", "metrics"), argv, words=("source", "task"))
 
     def work() -> None:
         params = load_section(paths.params, "dataset", DatasetParams)
         digits = load_section(paths.params, "digits", DigitsParams)
         settings = ScanSettings(**load_section(paths.params, "scan", ScanParams).model_dump())
-        run(params, digits, settings, source=paths.source, out=paths.out, metrics=paths.metrics)
+        run(params, digits, settings, task=paths.task, source=paths.source, out=paths.out, metrics=paths.metrics)
 
     return exit_code(work)
 

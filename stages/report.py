@@ -1,75 +1,97 @@
-"""Put everything that was measured on one page: a table, a picture, and images with what was detected.
+"""Put everything that was measured on one page: a table, a picture, and images with what was predicted.
 
-Reads what evaluate and benchmark wrote, and writes report.md, report.json, report.png and samples.jpg. Nothing in
-them is a time: the same inputs give the same bytes.
+Reads what train, evaluate and benchmark wrote, and writes report.md, report.json, report.png, samples.jpg, worst.jpg
+and curves.png. Nothing in them is a time: the same inputs give the same bytes.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import pandas as pd
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from plumbline.drawing import (
-    Image,
-    captioned,
-    class_color,
-    draw_sample,
-    printable_name,
-    resize,
-    scale_for_viewing,
-    sheet,
-)
+from plumbline.drawing import Image, captioned
 from plumbline.errors import EvaluationError
 from plumbline.files import replacing, write_json, write_text
 from plumbline.manifest import Dataset, read_dataset
-from plumbline.params import StageParams, load_section, read_params
-from plumbline.report import (
-    UNITS,
+from plumbline.params import DifficultParams, StageParams, load_section, read_params
+from plumbline.report import page
+from plumbline.report_content import Content, Sampling, Training
+from plumbline.report_details import threshold_note
+from plumbline.report_markdown import enumerated
+from plumbline.report_picture import picture
+from plumbline.report_rows import (
     WEIGHTS,
-    Content,
     Result,
     Row,
     build_rows,
-    choose_sampled,
+    check_same_origin,
+    choose_shown,
     evenly_spaced,
-    page,
+    row_values,
+    scored_split,
+    units_of,
 )
-from plumbline.report_picture import picture
+from plumbline.resampling import num_drawn
 from plumbline.runtime.artifact import read_artifact, size_bytes
-from plumbline.runtime.preprocess import read_image
+from plumbline.scores import BootstrapSettings, Intervals
 from plumbline.split_images import read_splits
+from plumbline.tasks import task_module
 from stages.shape import exit_code, path_arguments
 
-XYXY = ["x1", "y1", "x2", "y2"]
-PREDICTION_COLUMNS = ["image_id", "class_id", "confidence", *XYXY]
-COLUMNS = 3  # of the sheet of samples: tiles of 480 to 640 px stay legible on a page
+COPIED = ("worst.jpg", "curves.png")  # of the artifact that is shown in detail
 
 
 class ReportParams(StageParams):
     """Section ``report`` of params.yaml."""
 
     num_samples: int = Field(ge=1, description="Scored images that are drawn; all of them if there are fewer.")
+    bootstrap_samples: int = Field(ge=10, description="Of the scored images, for the intervals.")
+    confidence_level: float = Field(gt=0.5, lt=1, description="Of the intervals: 0.95 for a 95 % interval.")
+    resample: Literal["image", "group"] = Field(description="What is drawn as one; group for frames of videos.")
+    seed: int = Field(ge=0, description="Of the bootstrap samples.")
 
 
-SECTIONS: dict[str, type[StageParams]] = {"report": ReportParams}
+SECTIONS: dict[str, type[BaseModel]] = {"report": ReportParams, "evaluate": DifficultParams}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The folders and files that the stage reads; see `run`."""
+
+    evaluate: Path
+    benchmark: Path
+    artifacts: Path
+    weights: Path
+    train: Path
+    dataset: Path
+    labels: Path
+    splits: Path
+
+    def artifact(self, name: str) -> Path:
+        """Return the folder of an artifact, or of the trained weights."""
+        return self.weights if name == WEIGHTS else self.artifacts / name
 
 
 def run(
+    task: str,
     params: ReportParams,
     *,
+    difficult: str,
     targets: Sequence[str],
     evaluate: Path,
     benchmark: Path,
     artifacts: Path,
     weights: Path,
+    train: Path,
     dataset: Path,
     labels: Path,
     splits: Path,
@@ -78,12 +100,15 @@ def run(
     """Write the report.
 
     Args:
+        task: A row of `plumbline.tasks.TASKS`.
         params: Section ``report``.
+        difficult: ``evaluate.difficult``.
         targets: Their names, in the order of the table. What another run left behind of others is not read.
         evaluate: One folder per artifact, and ``weights``, as the evaluate stage writes them.
         benchmark: ``<target>.json`` and ``<target>.machine.json`` per target.
         artifacts: One artifact folder per target.
         weights: The artifact folder of the trained weights.
+        train: Folder with metrics.json, training.png and labels.png of the training.
         dataset: Folder that the paths of images are relative to.
         labels: The validated dataset.
         splits: Table of image_id and split.
@@ -97,98 +122,81 @@ def run(
         BackendError: An artifact.json cannot be read.
         DatasetError: A table or an image cannot be read.
     """
-    results = read_results(targets, evaluate, benchmark, artifacts, weights)
-    data = read_dataset(labels, root=dataset)
-    _check_classes(results, data)
+    inputs = Inputs(evaluate, benchmark, artifacts, weights, train, dataset, labels, splits)
+    scoring, reporting = task_module(task, "scoring"), task_module(task, "reporting")
+    data, results = read_dataset(labels, root=dataset), read_results(targets, inputs)
+    check_same_origin(results, task, data.class_names)
+    columns = scoring.PREDICTIONS_SCHEMA.names
+    predictions = {name: _read_parquet(evaluate / name / "predictions.parquet", columns) for name in results}
     split_of = read_splits(splits).set_index("image_id")["split"]
-    sizes = {
-        name: size_bytes(result.artifact, _artifact_folder(name, artifacts, weights))
-        for name, result in results.items()
-    }
-    rows = build_rows(results, sizes)
-    sampled = choose_sampled(rows)
-    predictions = _read_parquet(evaluate / sampled / "predictions.parquet", PREDICTION_COLUMNS)
-    scored = scored_split(split_of, predictions, results[sampled].metrics)
-    threshold = results[sampled].artifact.decode.confidence_threshold
-    note = f"Detections of {sampled} with confidence {threshold:g} or more: thick, named. Ground truth: thin, dashed."
-    content = _content(rows, results, data, split_of=split_of, scored=scored, note=note)
-    chosen = evenly_spaced(split_of.index[split_of == scored].tolist(), params.num_samples)
-    shown = predictions[predictions["confidence"] >= threshold]
-    samples = captioned(sheet([draw_image(i, data, shown) for i in chosen], COLUMNS), note)
-    pr_curves = {name: read_pr_curve(evaluate / name / "pr_curve.csv") for name in results}
-    drawn = picture(rows, pr_curves, _caption(content))
-    text = page(content)
-    # Everything is made before the first file is written.
-    with replacing(out / "report.png") as temporary:
-        temporary.write_bytes(drawn)
-    with replacing(out / "samples.jpg") as temporary:
-        temporary.write_bytes(cv2.imencode(".jpg", samples, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes())
-    write_json(out / "report.json", _as_json(content, chosen, sampled))
-    write_text(out / "report.md", text)
+    scored = scored_split(split_of, predictions[WEIGHTS], results[WEIGHTS].metrics)
+    is_scored = data.images["image_id"].isin(split_of.index[split_of == scored])
+    images = data.images[is_scored].sort_values("image_id", ignore_index=True)
+    settings = BootstrapSettings(params.bootstrap_samples, params.confidence_level, params.seed, difficult)
+    truth = scoring.truth_of(data, images)
+    drawn_from = images if params.resample == "group" else images.assign(group="")
+    intervals: Intervals = scoring.bootstrap(truth, drawn_from, data.class_names, predictions, WEIGHTS, settings)
+    sizes = {name: size_bytes(result.artifact, inputs.artifact(name)) for name, result in results.items()}
+    rows = build_rows(results, sizes, intervals, reporting.WORDS)
+    shown = choose_shown(rows)
+    threshold = results[shown].artifact.decode.confidence_threshold
+    content = Content(
+        words=reporting.WORDS,
+        rows=rows,
+        class_names=data.class_names,
+        class_counts=read_class_counts(evaluate / WEIGHTS / "classes.csv", data.class_names),
+        splits=_count_splits(split_of, data),
+        scored_split=scored,
+        num_images=len(data.images),
+        num_objects=len(data.annotations),
+        results=results,
+        shown=shown,
+        slices=read_slices(evaluate, shown, reporting.WORDS.headline.metric),
+        sampling=Sampling(params.bootstrap_samples, params.confidence_level, num_drawn(drawn_from)),
+        training=read_training(train, out),
+        samples_note=reporting.samples_note(shown, threshold),
+    )
+    chosen = evenly_spaced(images["image_id"].tolist(), params.num_samples)
+    drawn = reporting.draw_samples(data, chosen, predictions[shown], threshold)
+    _write(out, content, evaluate, captioned(drawn, content.samples_note), _as_json(task, content, chosen, params.seed))
     return rows
 
 
-def read_results(
-    targets: Sequence[str], evaluate: Path, benchmark: Path, artifacts: Path, weights: Path
-) -> dict[str, Result]:
+def _write(out: Path, content: Content, evaluate: Path, samples: Image, values: Mapping[str, Any]) -> None:
+    curves = {name: read_pr_curve(evaluate / name / "pr_curve.csv") for name in content.results}
+    files = {
+        "report.png": picture(content.rows, curves, content.words, content.sampling.level, _caption(content)),
+        "samples.jpg": _jpeg(samples),
+        **{name: _read_bytes(evaluate / content.shown / name) for name in COPIED},
+    }
+    text = page(content)
+    # Everything is made before the first file is written.
+    for name, file_bytes in files.items():
+        with replacing(out / name) as temporary:
+            temporary.write_bytes(file_bytes)
+    write_json(out / "report.json", values)
+    write_text(out / "report.md", text)
+
+
+def read_results(targets: Sequence[str], inputs: Inputs) -> dict[str, Result]:
     """Read what is known of the trained weights and of every target, in that order.
 
     Raises:
-        EvaluationError: One is not scored or not measured, or they were made or scored from different things.
+        EvaluationError: One is not scored or not measured.
     """
     results = {}
     for name in (WEIGHTS, *targets):
         timed = name != WEIGHTS
+        metrics = _read_json(inputs.evaluate / name / "metrics.json")
+        undefined = _read_csv(inputs.evaluate / name / "undefined.csv", ["metric", "why"])
         results[name] = Result(
-            artifact=read_artifact(_artifact_folder(name, artifacts, weights)),
-            metrics=_read_json(evaluate / name / "metrics.json"),
-            benchmark=_read_json(benchmark / f"{name}.json") if timed else None,
-            machine=_read_json(benchmark / f"{name}.machine.json") if timed else {},
+            artifact=read_artifact(inputs.artifact(name)),
+            metrics=metrics,
+            undefined=dict(zip(undefined["metric"], undefined["why"], strict=True)),
+            benchmark=_read_json(inputs.benchmark / f"{name}.json") if timed else None,
+            machine=_read_json(inputs.benchmark / f"{name}.machine.json") if timed else {},
         )
-    _check_same_origin(results)
     return results
-
-
-def _check_same_origin(results: Mapping[str, Result]) -> None:
-    """Refuse what is left over from another training: its difference to these weights would mean nothing."""
-    reference = results[WEIGHTS]
-    for name, result in results.items():
-        own = {**result.artifact.lineage, **result.metrics}
-        expected = {**reference.artifact.lineage, **reference.metrics}
-        for key in ("weights_sha256", "dataset_sha256", "num_images", "num_boxes"):
-            if own.get(key) != expected.get(key):
-                raise EvaluationError(
-                    f"{name}: expected the {key} of the trained weights, {expected.get(key)}, got {own.get(key)}; run"
-                    " dvc repro"
-                )
-
-
-def _check_classes(results: Mapping[str, Result], data: Dataset) -> None:
-    for name, result in results.items():
-        if result.artifact.class_names != data.class_names:
-            got, expected = ", ".join(result.artifact.class_names), ", ".join(data.class_names)
-            raise EvaluationError(f"{name}: expected the classes of the dataset, {expected}, got {got}; run dvc repro")
-
-
-def scored_split(split_of: pd.Series, predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
-    """Return which split was scored: the one with as many images that holds every predicted image.
-
-    Args:
-        split_of: image_id -> split.
-        predictions: Column image_id.
-        metrics: Holds num_images.
-
-    Raises:
-        EvaluationError: There is none.
-    """
-    for split in ("test", "val", "train"):
-        image_ids = split_of.index[split_of == split]
-        if len(image_ids) == metrics.get("num_images") and predictions["image_id"].isin(image_ids).all():
-            return split
-    raise EvaluationError(
-        f"expected the scores of one of the splits, got {metrics.get('num_images')} images that are none of them;"
-        " run dvc repro"
-    )
 
 
 def read_pr_curve(path: Path) -> pd.DataFrame:
@@ -197,51 +205,57 @@ def read_pr_curve(path: Path) -> pd.DataFrame:
     Raises:
         EvaluationError: The file is missing or has no such columns.
     """
-    try:
-        frame = pd.read_csv(path, dtype={"class": str}, keep_default_na=False)
-        curve = frame[frame["class"] == frame["class"].iloc[0]] if len(frame) else frame
-        return curve[["recall", "precision"]].astype(float).reset_index(drop=True)
-    except (OSError, ValueError, KeyError) as error:
+    frame = _read_csv(path, ["recall", "precision", "class"])
+    curve = frame[frame["class"] == frame["class"].iloc[0]] if len(frame) else frame
+    return _numbers(path, curve, ["recall", "precision"]).reset_index(drop=True)
+
+
+def read_class_counts(path: Path, class_names: Sequence[str]) -> list[int]:
+    """Read how many objects of each class were scored, in the order of class_names.
+
+    Raises:
+        EvaluationError: The file is missing, or has other classes.
+    """
+    frame = _read_csv(path, ["class", "num_objects"])
+    if frame["class"].tolist() != list(class_names):
         raise EvaluationError(
-            f"{path}: expected a table of recall, precision and class, got {error}; run dvc repro"
-        ) from error
+            f"{path}: expected the classes {', '.join(class_names)}, got {', '.join(frame['class'])}; run dvc repro"
+        )
+    return [int(count) for count in _numbers(path, frame, ["num_objects"])["num_objects"]]
 
 
-def draw_image(image_id: int, data: Dataset, predictions: pd.DataFrame) -> Image:
-    """Draw one image with its boxes and detections, large enough to read the text."""
-    name = data.images.set_index("image_id").at[image_id, "path"]
-    image = read_image(data.image_path(name))
-    scale = scale_for_viewing(*image.shape[:2])
-    truth = data.annotations[data.annotations["image_id"] == image_id]
-    # The surest label gets the best place.
-    found = predictions[predictions["image_id"] == image_id].sort_values("confidence", ascending=False, kind="stable")
-    labels = [
-        f"{printable_name(data.class_names[c], c)} {confidence:.2f}"
-        for c, confidence in zip(found["class_id"], found["confidence"], strict=True)
-    ]
-    colors = [class_color(c) for c in found["class_id"]]
-    truth_xyxy, found_xyxy = truth[XYXY].to_numpy() * scale, found[XYXY].to_numpy() * scale
-    drawn = draw_sample(resize(image, scale), truth_xyxy, found_xyxy, labels, colors)
-    return captioned(drawn, printable_name(Path(name).name, image_id))
+def read_slices(evaluate: Path, shown: str, metric: str) -> dict[str, pd.DataFrame]:
+    """Read the slices of the trained weights and of the artifact shown, row for row the same ones.
+
+    Raises:
+        EvaluationError: A file is missing, has no such columns, or has other slices than the other.
+    """
+    numbers = ["num_images", "num_objects", metric]
+    found = {}
+    for name in dict.fromkeys((WEIGHTS, shown)):
+        path = evaluate / name / "slices.csv"
+        frame = _read_csv(path, ["column", "slice", *numbers])
+        found[name] = frame[["column", "slice"]].join(_numbers(path, frame, numbers))
+        if not found[name].drop(columns=metric).equals(found[WEIGHTS].drop(columns=metric)):
+            raise EvaluationError(f"{path}: expected the slices of the trained weights, got others; run dvc repro")
+    return found
 
 
-def _content(
-    rows: list[Row], results: Mapping[str, Result], data: Dataset, *, split_of: pd.Series, scored: str, note: str
-) -> Content:
-    box_splits = data.annotations["image_id"].map(split_of)
+def read_training(train: Path, out: Path) -> Training:
+    """Read how the training went; its pictures are linked to from the page in `out`.
+
+    Raises:
+        EvaluationError: A file is missing.
+    """
+    for name in ("training.png", "labels.png"):
+        _read_bytes(train / name)
+    return Training(_read_json(train / "metrics.json"), Path(os.path.relpath(train, out)).as_posix())
+
+
+def _count_splits(split_of: pd.Series, data: Dataset) -> dict[str, tuple[int, int]]:
+    label_splits = data.annotations["image_id"].map(split_of)
     names = [name for name in ("train", "val", "test") if (split_of == name).any()]
-    per_class = data.annotations.loc[box_splits == scored, "class_id"].value_counts()
-    return Content(
-        rows=rows,
-        class_names=data.class_names,
-        class_counts=[int(per_class.get(class_id, 0)) for class_id in range(len(data.class_names))],
-        splits={name: (int((split_of == name).sum()), int((box_splits == name).sum())) for name in names},
-        scored_split=scored,
-        num_images=len(data.images),
-        num_boxes=len(data.annotations),
-        results=results,
-        samples_note=note,
-    )
+    return {name: (int((split_of == name).sum()), int((label_splits == name).sum())) for name in names}
 
 
 def _caption(content: Content) -> str:
@@ -251,30 +265,52 @@ def _caption(content: Content) -> str:
     text = f"Scored on {content.splits[content.scored_split][0]:,} {content.scored_split} images"
     if timed:
         plural = "" if threads == [1] else "s"
-        text += f"; latency with {' and '.join(map(str, threads))} thread{plural} on {' and '.join(cpus)}"
+        text += f"; latency with {enumerated([str(n) for n in threads])} thread{plural} on {enumerated(cpus)}"
     return text
 
 
-def _as_json(content: Content, chosen: Sequence[int], sampled: str) -> dict[str, Any]:
+def _as_json(task: str, content: Content, chosen: Sequence[int], seed: int) -> dict[str, Any]:
+    count_key, sampling = content.words.num_objects_key, content.sampling
     return {
-        "rows": [asdict(row) for row in content.rows],
-        "units": UNITS,
+        "task": task,
+        "rows": [row_values(row) for row in content.rows],
+        "units": units_of(content.rows, content.words),
+        "intervals": {
+            "level": sampling.level,
+            "samples": sampling.samples,
+            "seed": seed,
+            "num_drawn": sampling.num_drawn,
+        },
+        "thresholds": {name: threshold_note(result) for name, result in content.results.items()},
+        "undefined": {name: dict(result.undefined) for name, result in content.results.items()},
         "class_names": list(content.class_names),
+        "class_counts": dict(zip(content.class_names, content.class_counts, strict=True)),
         "num_images": content.num_images,
-        "num_boxes": content.num_boxes,
-        "splits": {name: {"num_images": i, "num_boxes": b} for name, (i, b) in content.splits.items()},
+        count_key: content.num_objects,
+        "splits": {name: {"num_images": i, count_key: n} for name, (i, n) in content.splits.items()},
         "scored_split": content.scored_split,
+        "training": dict(content.training.metrics),
         "machines": {name: dict(result.machine) for name, result in content.results.items() if result.benchmark},
         "lineage": {name: result.artifact.lineage for name, result in content.results.items()},
-        "samples": {"artifact": sampled, "image_ids": list(chosen)},
+        "samples": {"artifact": content.shown, "image_ids": list(chosen)},
     }
 
 
-def _artifact_folder(name: str, artifacts: Path, weights: Path) -> Path:
-    return weights if name == WEIGHTS else artifacts / name
+def _jpeg(image: Image) -> bytes:
+    data: bytes = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+    return data
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EvaluationError(
+            f"{path}: cannot be read ({error.strerror}), expected what dvc.yaml's stages write; run dvc repro"
+        ) from error
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -286,9 +322,32 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _read_parquet(path: Path, columns: list[str]) -> pd.DataFrame:
+def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read columns as text: a class may be called NA, or 1."""
     try:
-        return pd.read_parquet(path, columns=columns)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return frame[list(columns)]
+    except FileNotFoundError as error:
+        raise EvaluationError(f"{path}: no such file, expected what dvc.yaml's stages write; run dvc repro") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise EvaluationError(
+            f"{path}: expected a table of {enumerated(columns)}, got {error}; run dvc repro"
+        ) from error
+
+
+def _numbers(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return columns as numbers, NaN where a cell is empty."""
+    try:
+        return frame[list(columns)].replace("", "nan").astype(float)
+    except ValueError as error:
+        raise EvaluationError(
+            f"{path}: expected numbers for {enumerated(columns)}, got {error}; run dvc repro"
+        ) from error
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path, columns=list(columns))
     except (OSError, ValueError) as error:
         raise EvaluationError(
             f"{path}: expected a table of {', '.join(columns)}, got {error}; run dvc repro"
@@ -297,13 +356,15 @@ def _read_parquet(path: Path, columns: list[str]) -> pd.DataFrame:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
-    names = ("evaluate", "benchmark", "artifacts", "weights", "dataset", "labels", "splits", "out")
-    arguments = path_arguments(__doc__, names, argv)
+    names = ("evaluate", "benchmark", "artifacts", "weights", "train", "dataset", "labels", "splits", "out")
+    arguments = path_arguments(__doc__, names, argv, words=("task",))
 
     def work() -> None:
         params = load_section(arguments.params, "report", ReportParams)
+        difficult = load_section(arguments.params, "evaluate", DifficultParams).difficult
         targets = list(read_params(arguments.params)["targets"])
-        rows = run(params, targets=targets, **{name: getattr(arguments, name) for name in names})
+        paths = {name: getattr(arguments, name) for name in names}
+        rows = run(arguments.task, params, difficult=difficult, targets=targets, **paths)
         print(f"{len(rows)} rows -> {arguments.out / 'report.md'}", flush=True)  # noqa: T201
 
     return exit_code(work)

@@ -76,7 +76,7 @@ def _refuse_nothing(judged: Judgement, dataset: Path) -> None:
 
 
 def _tell_outcome(judged: Judgement, counts: dict[str, int], out: Path, findings: Path) -> None:
-    _tell(f"{_number(counts['num_images'], 'image')} and {_number(counts['num_boxes'], 'box', 'boxes')} pass")
+    _tell(f"{_number(counts['num_images'], 'image')} and {_number(counts['num_boxes'], 'label')} pass")
     for (code, severity), found in judged.findings.groupby(["code", "severity"], sort=False).size().items():
         fault = FAULTS[code]
         done = "repaired" if severity == FIXED else f"{fault.leaves_out} left out" if fault.leaves_out else "kept"
@@ -89,8 +89,8 @@ def _tell(text: str) -> None:
     print(f"validate: {text}", flush=True)  # noqa: T201 - the command's own output
 
 
-def _number(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def _number(number: int, one: str) -> str:
+    return f"{number} {one if number == 1 else one + 's'}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from photo_dataset import CLASSES, write_photo_dataset
 from untrained_detector import make_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -34,20 +35,28 @@ def bccd() -> Path:
 
 
 @pytest.fixture(scope="session")
-def hubs(tmp_path_factory) -> dict[str, Path]:
+def hubs(tmp_path_factory, photos) -> dict[str, Path]:
     """Model name -> folder with `weights/` and `hub/` artifacts of a 3-class detector with input 96 x 96."""
+    from plumbline.chosen_threshold import ThresholdParams
     from plumbline.files import write_json
-    from stages.hub import DetectParams, HubParams, run
+    from plumbline.params import DifficultParams
+    from stages.hub import DetectParams, HubParams, HubSections, run
 
+    data = write_photo_dataset(tmp_path_factory.mktemp("photos"), photos)
+    params = HubSections(
+        hub=HubParams(opset=17),
+        detect=DetectParams(iou_threshold=0.7, max_detections=300),
+        threshold=ThresholdParams(rule="best_f1", precision=0.9),
+        evaluate=DifficultParams(difficult="count"),
+    )
     folders = {}
     for model in ("yolo11n", "yolo26n"):
         folder = tmp_path_factory.mktemp(model)
         (folder / "train").mkdir()
-        make_checkpoint(folder / "train" / "best.pt", model, num_classes=3)
-        record = {"class_names": ["a", "b", "c"], "image_size": 96, "toolchain": {}, "lineage": {"git_commit": "0"}}
+        make_checkpoint(folder / "train" / "best.pt", model, num_classes=len(CLASSES), image_size=96)
+        record = {"task": "detect", "class_names": CLASSES, "toolchain": {}, "lineage": {"git_commit": "0"}}
         write_json(folder / "train" / "train.json", record)
-        detect = DetectParams(confidence_threshold=0.25, iou_threshold=0.7, max_detections=300)
-        run(HubParams(opset=17), detect, train=folder / "train", weights=folder / "weights", out=folder / "hub")
+        run("detect", params, train=folder / "train", weights=folder / "weights", out=folder / "hub", **data)
         folders[model] = folder
     return folders
 

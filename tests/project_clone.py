@@ -74,19 +74,26 @@ class Clone:
             yaml.dump(params, file)
 
 
-# The whole line in about a minute: too small to learn much.
-TINY = {
-    "digits.num_scenes": 80,
-    "digits.scene_size": 96,
-    "digits.max_digits": 5,
-    "train.epochs": 8,
-    "train.batch": 4,
-    "train.image_size": 96,
-    "train.close_mosaic": 0,
+# Short runs of what follows the training.
+SHORT = {
     "quantize.calibration_images": 8,
     "benchmark.warmup_queries": 2,
     "benchmark.min_queries": 10,
     "benchmark.min_duration_s": 0.1,
     "benchmark.num_images": 4,
     "report.num_samples": 2,
+    "report.bootstrap_samples": 50,
 }
+# The whole line in about a minute: too small to learn much.
+TINY = {
+    "digits.num_scenes": 80,
+    "digits.scene_size": 96,
+    "digits.max_digits": 5,
+    "train.detect.epochs": 8,
+    "train.detect.batch": 4,
+    "train.detect.image_size": 96,
+    "train.detect.close_mosaic": 0,
+    **SHORT,
+}
+# The same for the task classify: handwritten digits, each an image.
+TINY_CLASSIFY = {"task": "classify", "train.classify.epochs": 3, **SHORT}

@@ -19,7 +19,7 @@ CLASSES = "dataset.class_names=[RBC,WBC,Platelets]"
 def clone(tmp_path_factory, bccd):
     clone = Clone(tmp_path_factory.mktemp("bccd"))
     source = f"dataset.source={bccd.resolve()}"
-    clone.sets = [source, CLASSES, "train.image_size=192", "train.epochs=1", "train.batch=16"]
+    clone.sets = [source, CLASSES, "train.detect.image_size=192", "train.detect.epochs=1", "train.detect.batch=16"]
     clone.sets += [f"{key}={value}" for key, value in TINY.items() if key.split(".")[0] in ("benchmark", "report")]
     return clone
 

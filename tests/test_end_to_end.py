@@ -9,8 +9,8 @@ import pytest
 from project_clone import TINY, Clone
 from ruamel.yaml import YAML
 
-METRICS = {"ingest.json", "validate.json", "split.json", "train.json", "evaluate"}
-REPORT = ("report.md", "report.json", "report.png", "samples.jpg")
+METRICS = {"ingest.json", "validate.json", "split.json", "train", "evaluate"}
+REPORT = ("report.md", "report.json", "report.png", "samples.jpg", "worst.jpg", "curves.png")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_dvc_shows_metrics_and_plots(clone):
     assert all("error" not in content for content in files.values())
     clone.run("dvc", "plots", "show", "-o", "plots")
     page = (clone.folder / "plots" / "index.html").read_text()
-    for plot in ("reports_epochs_csv", "weights_pr_curve_csv", "onnx-int8_pr_curve_csv", "weights_confusion_csv"):
+    for plot in ("reports_train_curves", "weights_pr_curve_csv", "onnx-int8_pr_curve_csv", "weights_confusion_csv"):
         assert plot in page
 
 
@@ -129,7 +129,11 @@ def test_everything_deleted_and_made_again_is_the_same(clone):
     ("change", "stage", "message"),
     [
         ({"split.seeed": 1}, "split", "unknown parameter split.seeed"),
-        ({"train.epochs": "ten"}, "train", "wrong value for train.epochs, expected a valid integer, got 'ten' (str)"),
+        (
+            {"train.detect.epochs": "ten"},
+            "train",
+            "wrong value for train.detect.epochs, expected a valid integer, got 'ten' (str)",
+        ),
     ],
 )
 def test_bad_params_are_one_line(clone, change, stage, message):
@@ -137,7 +141,7 @@ def test_bad_params_are_one_line(clone, change, stage, message):
     before = path.read_text()
     clone.set_params(change)
     line = next(
-        n for n, text in enumerate(path.read_text().splitlines(), 1) if f"{next(iter(change)).split('.')[1]}:" in text
+        n for n, text in enumerate(path.read_text().splitlines(), 1) if f"{next(iter(change)).split('.')[-1]}:" in text
     )
     failed = clone.run("dvc", "repro", "-s", stage, expect=255)
     checked = clone.run("python", "-m", "pipelines.check_params", expect=1)

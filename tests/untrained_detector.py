@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def make_checkpoint(path: Path, model: str, num_classes: int, seed: int = 0) -> None:
+def make_checkpoint(path: Path, model: str, num_classes: int, seed: int = 0, image_size: int = 96) -> None:
     """Write an untrained but lively detector: weights drawn so that activations keep their scale."""
     import torch
 
@@ -21,4 +21,4 @@ def make_checkpoint(path: Path, model: str, num_classes: int, seed: int = 0) -> 
         # Fresh heads give every cell the same tiny score: spread them. The bins of the distribution are no weights.
         if not name.startswith("dfl"):
             parameter.data += 0.05 * torch.randn_like(parameter)
-    torch.save({"model": network.half(), "train_args": {}, "epoch": -1}, path)
+    torch.save({"model": network.half(), "train_args": {"task": "detect", "imgsz": image_size}, "epoch": -1}, path)

@@ -26,7 +26,8 @@ def export(hub: Path, out: Path, precision: str) -> dict[str, Any]:
     """Convert the hub's file.
 
     Raises:
-        BackendError: pnnx fails, or gives another number of outputs than the hub has.
+        BackendError: pnnx fails, leaves operators that NCNN has no layer for, or gives another number of outputs than
+            the hub has.
     """
     import onnx
     import pnnx
@@ -50,6 +51,12 @@ def export(hub: Path, out: Path, precision: str) -> dict[str, Any]:
             )
         shutil.copyfile(param, out / PARAM)
         shutil.copyfile(weights, out / BIN)
+    foreign = _foreign_layers(out / PARAM)
+    if foreign:
+        raise BackendError(
+            f"{hub}: NCNN has no layer for {', '.join(foreign)}, expected operators that pnnx can convert; take another"
+            " backend for this network in params.yaml, or another network"
+        )
     outputs = _blob_names(out / PARAM, "out")
     if len(outputs) != len(graph.output):
         raise BackendError(
@@ -87,6 +94,15 @@ def _extract(extractor: Any, name: str) -> npt.NDArray[np.float32]:
         raise BackendError(f"ncnn failed at output {name} with code {code}; export the artifact again")
     # A copy: the Mat's memory goes when it does.
     return np.array(mat)[None]
+
+
+def _foreign_layers(param: Path) -> list[str]:
+    """Return the operators that pnnx has left as they were (Tensor.reshape, torch.roll, aten::...).
+
+    It exits with 0 all the same; ncnn would not load the file, and its process dies when it tries.
+    """
+    types = {line.split()[0] for line in param.read_text(encoding="utf-8").splitlines()[2:] if line.strip()}
+    return sorted(name for name in types if "." in name or "::" in name)
 
 
 def _blob_names(param: Path, prefix: str) -> list[str]:

@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from plumbline.tasks import task_module
+
 if TYPE_CHECKING:
     from plumbline.runtime.artifact import Artifact
     from plumbline.runtime.session import Engine
 
 PRECISIONS: tuple[str, ...] = ()
-PACKAGES = ("torch", "ultralytics")
-WEIGHTS = "best.pt"
+PACKAGES = ("torch",)
 
 
 def open_session(folder: Path, artifact: Artifact, threads: int) -> Engine:
-    """Load the checkpoint and cut its head where the hub cuts it."""
+    """Load the checkpoint as the hub does."""
     import torch
 
-    from plumbline.yolo.network import load_split_head
+    from plumbline.trained import WEIGHTS
 
     torch.set_num_threads(threads)
-    network = load_split_head(folder / WEIGHTS)
+    network = task_module(artifact.task, "network").load_network(folder / WEIGHTS).module
 
     def engine(tensor: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         with torch.inference_mode():

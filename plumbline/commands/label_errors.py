@@ -23,10 +23,10 @@ from plumbline.files import write_text
 from plumbline.label_errors import KINDS, PREDICTED_XYXY, XYXY, rank_label_errors
 from plumbline.manifest import Dataset, read_dataset
 from plumbline.split_images import images_of_split, read_splits
+from plumbline.tasks import task_module
 
 # Below this a prediction says nothing; far below any threshold, so that objects that are hard to see have a witness.
 CONFIDENCE_FLOOR = 0.01
-TOLD_EVERY = 50  # images
 GIVEN, PREDICTED, OTHERS = class_color(0), class_color(1), (235, 235, 235)
 _PREDICTIONS = Path("reports/evaluate/weights/predictions.parquet")
 _PREDICTION_COLUMNS = ["image_id", "class_id", "confidence", *XYXY]
@@ -143,28 +143,25 @@ def predict(folder: Path, images: pd.DataFrame, data: Dataset) -> pd.DataFrame:
 
     Raises:
         BackendError: The artifact cannot be opened.
-        EvaluationError: Its classes are not those of the labels.
+        EvaluationError: It is no detector, or its classes are not those of the labels.
         DatasetError: An image cannot be read.
     """
-    from plumbline.runtime.preprocess import read_image
+    from plumbline.predicting import predict_images
     from plumbline.runtime.session import load_artifact
 
     session = load_artifact(folder)
+    if session.artifact.task != "detect":
+        raise EvaluationError(
+            f"{folder}: an artifact of the task {session.artifact.task}, expected detect: this command looks at boxes;"
+            " a classifier's doubts are in reports/evaluate/<target>/worst.jpg"
+        )
     if session.artifact.class_names != data.class_names:
         raise EvaluationError(
             f"{folder}: expected the classes of the labels, {', '.join(data.class_names)}, got"
             f" {', '.join(session.artifact.class_names)}; train and export again"
         )
-    frames = [pd.DataFrame(columns=_PREDICTION_COLUMNS).astype({"image_id": np.int64, "class_id": np.int64})]
-    for number, row in enumerate(images.itertuples(index=False), start=1):
-        found = session.predict(read_image(data.image_path(row.path)), confidence=CONFIDENCE_FLOOR)
-        columns = {"image_id": np.full(len(found), row.image_id), "class_id": found.class_id}
-        frames.append(
-            pd.DataFrame({**columns, "confidence": found.confidence, **dict(zip(XYXY, found.xyxy.T, strict=True))})
-        )
-        if number % TOLD_EVERY == 0 or number == len(images):
-            tell(f"{session.artifact.name}: {number} of {len(images)} images")
-    return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
+    scoring = task_module("detect", "scoring")
+    return predict_images(session, images, data, scoring=scoring, confidence_floor=CONFIDENCE_FLOOR, tell=tell)
 
 
 def suspect_rows(suspects: pd.DataFrame, data: Dataset) -> pd.DataFrame:

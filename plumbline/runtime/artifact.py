@@ -36,19 +36,24 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the input tensor: letterbox, then ``pixel * scale``.
+    """How an image becomes the input tensor: resize, then ``(pixel * scale - mean) / std``.
 
     Attributes:
-        resize: ``letterbox``: keep the aspect ratio, centre, pad.
+        resize: ``letterbox`` (keep the aspect ratio, centre, pad), ``crop`` (keep it, fill, cut off what hangs over on
+            both sides) or ``stretch``.
         interpolation: ``linear``.
         pad_value: Grey level of the padding, 0..255.
         scale: Factor from 0..255 to the network's range.
+        mean: Of red, green and blue, after scaling.
+        std: Of red, green and blue, after scaling.
     """
 
     resize: str = "letterbox"
     interpolation: str = "linear"
     pad_value: int = 114
     scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,22 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class ClassifierOutputs:
+    """The raw output of a classifier.
+
+    Attributes:
+        names: Of the one tensor, shape (1, C): the logits.
+    """
+
+    names: tuple[str, ...] = ("logits",)
+
+
+@dataclass(frozen=True)
 class DecodeSpec:
     """How raw outputs become detections.
 
     Attributes:
-        confidence_threshold: Detections below are not shown to a person (evaluation uses a lower floor).
+        confidence_threshold: Detections below are not shown to a person (evaluation uses a lower floor); chosen on val.
         iou_threshold: Of non-maximum suppression, within a class.
         max_detections: Per image.
     """
@@ -84,19 +100,30 @@ class DecodeSpec:
 
 
 @dataclass(frozen=True)
+class ClassifierDecode:
+    """How logits become classes: softmax.
+
+    Attributes:
+        confidence_threshold: An image whose most probable class stays below is not accepted; chosen on val.
+    """
+
+    confidence_threshold: float
+
+
+@dataclass(frozen=True)
 class Artifact:
     """The content of `artifact.json`.
 
     Attributes:
         name: Of the target in params.yaml, or ``weights``.
-        task: ``detect``.
+        task: ``detect`` or ``classify``; it says which of the classes `outputs` and `decode` are.
         backend: A row of `plumbline.backends.BACKENDS`.
         precision: What was really built: ``fp32``, ``fp16`` or ``int8``.
         class_names: Index is class_id.
         input: See `InputSpec`.
         preprocessing: See `Preprocessing`.
-        outputs: See `OutputSpec`.
-        decode: See `DecodeSpec`.
+        outputs: See `OutputSpec` and `ClassifierOutputs`.
+        decode: See `DecodeSpec` and `ClassifierDecode`.
         files: Name in the folder -> hex sha256.
         toolchain: Package -> version, of what made it.
         lineage: git commit, hashes of data, weights and calibration images, params: see DESIGN.
@@ -111,8 +138,8 @@ class Artifact:
     class_names: tuple[str, ...]
     input: InputSpec
     preprocessing: Preprocessing
-    outputs: OutputSpec
-    decode: DecodeSpec
+    outputs: OutputSpec | ClassifierOutputs
+    decode: DecodeSpec | ClassifierDecode
     files: dict[str, str]
     toolchain: dict[str, str]
     lineage: dict[str, Any]
@@ -155,7 +182,7 @@ def read_artifact(folder: Path, *, verify: bool = True) -> Artifact:
         )
     try:
         artifact = _from_json(values)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise BackendError(f"{path}: a key is missing or unknown ({error}); export it again") from error
     if verify:
         _verify_files(artifact, folder)
@@ -171,12 +198,19 @@ def _from_json(values: dict[str, Any]) -> Artifact:
     values = dict(values)
     values["class_names"] = tuple(values["class_names"])
     values["input"] = InputSpec(**{**values["input"], "size_wh": tuple(values["input"]["size_wh"])})
-    values["preprocessing"] = Preprocessing(**values["preprocessing"])
-    outputs = values["outputs"]
-    lists = {"names": tuple(outputs["names"]), "strides": tuple(outputs["strides"])}
-    values["outputs"] = OutputSpec(**{**outputs, **lists})
-    values["decode"] = DecodeSpec(**values["decode"])
+    values["preprocessing"] = Preprocessing(**_with_tuples(values["preprocessing"]))
+    outputs, decode = _SPECS[values["task"]]
+    values["outputs"] = outputs(**_with_tuples(values["outputs"]))
+    values["decode"] = decode(**values["decode"])
     return Artifact(**values)
+
+
+# Task -> what `outputs` and `decode` are.
+_SPECS = {"detect": (OutputSpec, DecodeSpec), "classify": (ClassifierOutputs, ClassifierDecode)}
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def _verify_files(artifact: Artifact, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 
 from plumbline.errors import BackendError
-from plumbline.runtime.artifact import OutputSpec
-from plumbline.yolo import quiet_ultralytics
+from plumbline.networks import Network
+from plumbline.runtime.artifact import InputSpec, OutputSpec, Preprocessing
+from plumbline.yolo import first_line, quiet_ultralytics
 
 
 class SplitHead(torch.nn.Module):
@@ -59,56 +61,28 @@ class SplitHead(torch.nn.Module):
         return OutputSpec(names, self.strides, self.reg_max, self.nms_free)
 
 
-def load_split_head(weights: Path) -> SplitHead:
-    """Load a checkpoint in fp32, for inference on the CPU.
+def load_network(weights: Path) -> Network:
+    """Load a checkpoint as it is shipped: fused, in fp32, on the CPU, with its head cut.
 
     Raises:
-        BackendError: It is not a detector that ultralytics can read.
+        BackendError: It is not a detector that the train stage wrote.
     """
     quiet_ultralytics()
     from ultralytics.nn.modules.head import Detect
     from ultralytics.nn.tasks import load_checkpoint
 
     try:
-        model, _ = load_checkpoint(weights, device=torch.device("cpu"))
-    except (RuntimeError, OSError, TypeError, KeyError, EOFError) as error:
-        raise BackendError(f"{weights}: not a checkpoint that ultralytics can read ({error}); train again") from error
+        model, checkpoint = load_checkpoint(weights, device=torch.device("cpu"))
+        size = int(checkpoint["train_args"]["imgsz"])
+    except (
+        RuntimeError, OSError, TypeError, KeyError, EOFError, AttributeError, ImportError, pickle.UnpicklingError
+    ) as error:  # fmt: skip
+        raise BackendError(
+            f"{weights}: not a checkpoint that ultralytics can read ({first_line(error)}); train again"
+        ) from error
     if type(model.model[-1]) is not Detect:
         raise BackendError(
             f"{weights}: expected a detector, got the head {type(model.model[-1]).__name__}; train again"
         )
-    return SplitHead(model).eval()
-
-
-def count_parameters(network: SplitHead) -> int:
-    """Return how many numbers inference uses."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def export_onnx(network: SplitHead, image_size: int, opset: int, path: Path) -> None:
-    """Write the hub: one ONNX file of fixed input shape (1, 3, image_size, image_size), simplified.
-
-    Raises:
-        BackendError: torch cannot express the network in this opset.
-    """
-    import onnx
-    import onnxslim
-
-    spec = network.output_spec()
-    try:
-        # The TorchScript exporter: the newer one needs onnxscript and names its tensors differently on each release.
-        torch.onnx.export(
-            network,
-            (torch.zeros(1, 3, image_size, image_size),),
-            str(path),
-            input_names=["images"],
-            output_names=list(spec.names),
-            opset_version=opset,
-            do_constant_folding=True,
-            dynamo=False,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise BackendError(
-            f"torch cannot export the network with hub.opset {opset} ({error}); change it in params.yaml"
-        ) from error
-    onnx.save(onnxslim.slim(onnx.load(str(path))), str(path))
+    split_head = SplitHead(model).eval()
+    return Network(split_head, InputSpec("images", (size, size)), Preprocessing(), split_head.output_spec())

@@ -2,83 +2,49 @@
 
 from __future__ import annotations
 
-import pickle
-import shutil
+import functools
+import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from plumbline.errors import TrainingError
-from plumbline.yolo import quiet_ultralytics
+from plumbline.event_files import EpochEvents
+from plumbline.files import replacing
+from plumbline.trained import WEIGHTS
+from plumbline.yolo import first_line, is_detector, nearest_detector, quiet_ultralytics
 
-# Column of ultralytics' results.csv -> ours. Its scores are by its own evaluator, which reads lower than COCO's:
+if TYPE_CHECKING:
+    from plumbline.training_settings import DetectTraining
+
+# Score among ultralytics' results -> our column. Its scores are by its own evaluator, which reads lower than COCO's:
 # good for choosing an epoch, never to be set beside the line's own metrics.
-EPOCH_COLUMNS = {
-    "epoch": "epoch",
-    "train/box_loss": "train_box_loss",
-    "train/cls_loss": "train_cls_loss",
-    "train/dfl_loss": "train_dfl_loss",
-    "val/box_loss": "val_box_loss",
-    "val/cls_loss": "val_cls_loss",
-    "val/dfl_loss": "val_dfl_loss",
+# Losses keep their names, which differ from head to head (box, cls, dfl; YOLO26 has no dfl): train/box_loss is
+# train_box_loss.
+SCORE_COLUMNS = {
     "metrics/precision(B)": "val_precision_ultralytics",
     "metrics/recall(B)": "val_recall_ultralytics",
     "metrics/mAP50(B)": "val_map50_ultralytics",
     "metrics/mAP50-95(B)": "val_map50_95_ultralytics",
-    "lr/pg0": "learning_rate",
 }
+SCORE = "val_map50_95_ultralytics"
 
 SECONDS_BETWEEN_LINES = 30.0
 
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What changes the trained weights.
-
-    Attributes:
-        model: An architecture that ultralytics knows, without suffix: ``yolo11n``, ``yolo26n``, ``yolo11s``...
-        pretrained: ``none``, a path to a .pt file, or a name that ultralytics would download (``yolo11n.pt``).
-        epochs: Passes over the train split.
-        patience: Stop after so many epochs without a better val score.
-        image_size: Side of the square network input, pixels; a multiple of 32.
-        batch: Images per step.
-        optimizer: As ultralytics names it.
-        learning_rate: Initial.
-        flip_horizontal: Probability; 0 where left and right matter, as in text.
-        mosaic: Probability of pasting four images into one.
-        close_mosaic: The last so many epochs see no mosaic.
-        precision: ``fp32``, or ``bf16`` on a GPU.
-        seed: Of every random state.
-        device: ``auto`` (a GPU if there is one), ``cpu``, or a CUDA index.
-    """
-
-    model: str
-    pretrained: str
-    epochs: int
-    patience: int
-    image_size: int
-    batch: int
-    optimizer: str
-    learning_rate: float
-    flip_horizontal: float
-    mosaic: float
-    close_mosaic: int
-    precision: str
-    seed: int
-    device: str
+print_now = functools.partial(print, flush=True)
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainedDetector:
     """What came out of training.
 
     Attributes:
         weights: The best epoch's checkpoint, fp16, without optimizer state.
-        epochs: One row per epoch, the columns of `EPOCH_COLUMNS`.
+        epochs: See `epochs_table`.
         resumed_from_epoch: 0 for a run in one go.
     """
 
@@ -87,110 +53,118 @@ class TrainResult:
     resumed_from_epoch: int
 
 
-def resolve_device(device: str) -> str:
-    """Turn ``auto`` into ``0`` where CUDA works and ``cpu`` elsewhere; leave other names alone."""
-    import torch
-
-    if device == "auto":
-        return "0" if torch.cuda.is_available() else "cpu"
-    return device
-
-
 def train_detector(
-    data_yaml: Path, settings: TrainSettings, work_dir: Path, say: Callable[[str], None] = print
-) -> TrainResult:
-    """Train, or go on with the run that was interrupted in the same `work_dir`.
+    data_yaml: Path,
+    settings: DetectTraining,
+    work: Path,
+    *,
+    tensorboard: Path | None = None,
+    say: Callable[[str], None] = print_now,
+) -> TrainedDetector:
+    """Train, or go on with the run that was interrupted in the same `work`.
+
+    On the CPU the result does not depend on whether, where and how often it was interrupted: see
+    `plumbline.yolo.resume`. On several GPUs each is a process of its own (ultralytics starts them), and
+    `settings.batch` is the batch of all together.
 
     Args:
         data_yaml: Of a training view (see `plumbline.yolo.view`).
-        settings: See `TrainSettings`.
-        work_dir: Kept when interrupted; the caller removes it when all is safe.
-        say: Gets one line per epoch.
+        settings: Section ``train.detect``.
+        work: Kept when interrupted; the caller removes it when all is safe.
+        tensorboard: Folder for event files, or None for none.
+        say: Gets one line per epoch, and others.
 
     Raises:
         TrainingError: The model or weights cannot be had, or training itself fails.
     """
+    _refuse_unknown_model(settings.model)
     quiet_ultralytics()
-    from ultralytics.models.yolo.detect import DetectionTrainer
+    from plumbline.yolo.resume import STATE, read_state
 
-    run_dir = work_dir / "run"
-    last = run_dir / "weights" / "last.pt"
-    done = epochs_done(last)
+    state = read_state(work / STATE)
+    done = len(state["rows"]) if state else 0
+    rows = state["rows"] if state else []
     if done:
-        say(f"train: going on after epoch {done} of {settings.epochs}, from {last}")
-        overrides: dict[str, Any] = {"resume": str(last), "device": resolve_device(settings.device)}
-    else:
-        shutil.rmtree(run_dir, ignore_errors=True)
-        overrides = _overrides(data_yaml, settings, run_dir)
-    if done < settings.epochs:
-        try:
-            trainer = DetectionTrainer(overrides=overrides)
-            # Before the first batch: ultralytics drops images and boxes with a warning only.
-            trainer.add_callback("on_pretrain_routine_end", lambda state: _refuse_lost_boxes(state, data_yaml))
-            trainer.add_callback("on_fit_epoch_end", lambda state: refuse_another_batch(state, settings.batch))
-            _report_epochs(trainer, settings.epochs, say)
-            trainer.train()
-        except (RuntimeError, OSError, ValueError) as error:
-            raise TrainingError(f"training {settings.model} failed: {error}; see the lines above") from error
-    weights = work_dir / "best.pt"
-    save_plain_checkpoint(run_dir / "weights" / "best.pt", weights, settings)
-    return TrainResult(weights, read_epochs(run_dir / "results.csv"), done)
+        say(f"train: going on after epoch {done} of {settings.epochs}, from {work / STATE}")
+    if tensorboard is not None:
+        events = EpochEvents(tensorboard)
+        events.restart(epochs_table(rows))
+        events.close()  # ranks of several GPUs are other processes: whoever trains opens its own
+    if state is None or not state["finished"]:
+        _run_trainer(data_yaml, settings, work, Progress(settings.epochs, done, data_yaml, tensorboard, say))
+        state = read_state(work / STATE)
+        assert state is not None
+    if len(state["rows"]) < settings.epochs:
+        say(
+            f"train: stopped after epoch {len(state['rows'])} of {settings.epochs}, {settings.patience} epochs without"
+            " a better score (train.detect.patience)"
+        )
+    with replacing(work / WEIGHTS) as temporary:
+        temporary.write_bytes(state["best"])
+    return TrainedDetector(work / WEIGHTS, epochs_table(state["rows"]), done)
 
 
-def epochs_done(last: Path) -> int:
-    """Return how many epochs an interrupted run had finished, 0 where there is none or it cannot be read."""
-    import torch
+def epochs_table(rows: list[dict[str, float]]) -> pd.DataFrame:
+    """Return ultralytics' results in our columns, one row per epoch.
 
-    if not last.is_file():
-        return 0
-    try:
-        checkpoint = torch.load(last, map_location="cpu", weights_only=False)
-        epoch, epochs = int(checkpoint["epoch"]), int(checkpoint["train_args"]["epochs"])
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError):
-        # Killed while it wrote the checkpoint: start again rather than fail.
-        return 0
-    # A finished run's checkpoint says -1 and holds no optimizer.
-    return epochs if epoch < 0 else epoch + 1
-
-
-def read_epochs(results_csv: Path) -> pd.DataFrame:
-    """Read ultralytics' results.csv into our column names."""
-    frame = pd.read_csv(results_csv, skipinitialspace=True)
-    known = {old: new for old, new in EPOCH_COLUMNS.items() if old in frame}
-    return frame[list(known)].rename(columns=known)
-
-
-def save_plain_checkpoint(source: Path, target: Path, settings: TrainSettings) -> None:
-    """Write the model alone: without date, paths, git state and optimizer, so that equal weights are equal bytes."""
-    import torch
-
-    checkpoint = torch.load(source, map_location="cpu", weights_only=False)
-    model = checkpoint.get("ema") or checkpoint["model"]
-    model.args = {"task": "detect", "imgsz": settings.image_size}
-    for attribute in ("criterion", "pt_path", "yaml_file"):
-        if hasattr(model, attribute):
-            setattr(model, attribute, None)
-    if isinstance(getattr(model, "yaml", None), dict):
-        model.yaml["yaml_file"] = settings.model
-    plain = {
-        "model": model.half().eval(),
-        "train_args": {"task": "detect", "imgsz": settings.image_size, **asdict(settings)},
-        "epoch": -1,
-        "version": checkpoint["version"],
-        "license": checkpoint["license"],
-        "docs": checkpoint["docs"],
+    >>> rows = [{"epoch": 1, "train/box_loss": 2.5, "metrics/mAP50(B)": 0.5, "val/box_loss": 2.0, "lr/pg0": 0.1}]
+    >>> list(epochs_table(rows))
+    ['epoch', 'train_box_loss', 'val_box_loss', 'learning_rate', 'val_map50_ultralytics']
+    """
+    keys = list(rows[0]) if rows else []
+    losses = {
+        key: f"{split}_{key.removeprefix(f'{split}/')}"
+        for split in ("train", "val")
+        for key in keys
+        if key.startswith(f"{split}/")
     }
-    torch.save(plain, target)
+    names = {"epoch": "epoch", **losses, "lr/pg0": "learning_rate", **SCORE_COLUMNS}
+    return pd.DataFrame([{new: row[old] for old, new in names.items() if old in row} for row in rows])
 
 
-def _overrides(data_yaml: Path, settings: TrainSettings, run_dir: Path) -> dict[str, Any]:
+def _run_trainer(data_yaml: Path, settings: DetectTraining, work: Path, progress: Progress) -> None:
+    from plumbline.yolo.trainer import FAILURE, RUN, StatefulTrainer
+
+    overrides = _overrides(data_yaml, settings, work / RUN)
+    failure = work / FAILURE
+    failure.unlink(missing_ok=True)
+    try:
+        trainer = StatefulTrainer(overrides=overrides)
+        progress.attach(trainer)
+        trainer.train()
+        progress.close()
+    except subprocess.CalledProcessError as error:  # ranks of several GPUs
+        told = failure.read_text(encoding="utf-8") if failure.is_file() else str(error)
+        raise TrainingError(f"training {settings.model} failed: {told}; see the lines above") from error
+    except (RuntimeError, OSError, ValueError) as error:
+        raise TrainingError(f"training {settings.model} failed: {error}; see the lines above") from error
+
+
+def resolve_device(device: str | int) -> str:
+    """Turn ``auto`` into all GPUs where CUDA works (``0,1``) and ``cpu`` elsewhere; return others as text."""
+    import torch
+
+    if device == "auto":
+        return ",".join(map(str, range(torch.cuda.device_count()))) if torch.cuda.is_available() else "cpu"
+    return str(device)
+
+
+def _overrides(data_yaml: Path, settings: DetectTraining, run_dir: Path) -> dict[str, Any]:
     device = resolve_device(settings.device)
     if settings.precision == "bf16" and device == "cpu":
-        raise TrainingError("train.precision is bf16 and there is no GPU, expected fp32; change it in params.yaml")
+        raise TrainingError(
+            "train.detect.precision is bf16 and there is no GPU, expected fp32; change it in params.yaml"
+        )
+    num_devices = len(device.split(","))
+    if settings.batch % num_devices:
+        raise TrainingError(
+            f"train.detect.batch is {settings.batch}, expected a multiple of the {num_devices} GPUs that share it;"
+            " change it in params.yaml, or set train.detect.device to one of them"
+        )
     return {
         "task": "detect",
         "model": f"{settings.model}.yaml",
-        "pretrained": False if settings.pretrained == "none" else settings.pretrained,
+        "pretrained": _pretrained(settings.pretrained),
         "data": str(data_yaml),
         "epochs": settings.epochs,
         "patience": settings.patience,
@@ -219,53 +193,137 @@ def _overrides(data_yaml: Path, settings: TrainSettings, run_dir: Path) -> dict[
     }
 
 
-def _report_epochs(trainer: Any, epochs: int, say: Callable[[str], None]) -> None:
-    started = time.monotonic()
-    spoken = [started]
-    first: list[int] = []
-    batch = [0, -1]
-
-    def on_train_batch_end(state: Any) -> None:
-        # An epoch of a large data set takes hours: say something before its end.
-        batch[0] = 0 if batch[1] != state.epoch else batch[0] + 1
-        batch[1] = state.epoch
-        if time.monotonic() - spoken[0] >= SECONDS_BETWEEN_LINES:
-            spoken[0] = time.monotonic()
-            say(f"train: epoch {state.epoch + 1}/{epochs}, batch {batch[0] + 1} of {len(state.train_loader)}")
-
-    def on_fit_epoch_end(state: Any) -> None:
-        if state.epoch + 1 > epochs or state.optimizer is None or state.epoch in first:
-            return  # the check of the best epoch after the last one reports here too
-        first.append(state.epoch)
-        spoken[0] = time.monotonic()
-        per_epoch = (time.monotonic() - started) / len(first)
-        losses = " ".join(f"{key.removesuffix('_loss')} {float(value):.3f}" for key, value in state.tloss.items())
-        say(
-            f"train: epoch {state.epoch + 1}/{epochs}  loss {losses}"
-            f"  val mAP50 {state.metrics.get('metrics/mAP50(B)', float('nan')):.3f}"
-            f" mAP50-95 {state.metrics.get('metrics/mAP50-95(B)', float('nan')):.3f} (ultralytics)"
-            f"  {per_epoch:.0f} s/epoch, {per_epoch * (epochs - state.epoch - 1):.0f} s left"
+def _refuse_unknown_model(model: str) -> None:
+    if not is_detector(model):
+        raise TrainingError(
+            f"train.detect.model: no detector {model!r}, expected one that ultralytics knows, with its size; did you"
+            f" mean {nearest_detector(model)}?"
         )
 
-    trainer.add_callback("on_train_batch_end", on_train_batch_end)
-    trainer.add_callback("on_fit_epoch_end", on_fit_epoch_end)
+
+def _pretrained(given: str) -> str | bool:
+    """Return what ultralytics calls `pretrained`; a file is looked into first."""
+    if given == "none":
+        return False
+    if not Path(given).is_file():
+        if "/" in given or not given.endswith(".pt"):
+            raise TrainingError(
+                f"{given}: no such file, expected a path to a .pt file, a name.pt to download, or none; change"
+                " train.detect.pretrained in params.yaml"
+            )
+        return given
+    from ultralytics.nn.tasks import load_checkpoint
+
+    try:
+        load_checkpoint(given)
+    # What can go wrong in a pickle of unknown origin is no short list: AttributeError and ModuleNotFoundError too.
+    except Exception as error:
+        raise TrainingError(
+            f"{given}: not weights that ultralytics can read ({first_line(error)}), expected a checkpoint of a YOLO"
+            " network; change train.detect.pretrained in params.yaml"
+        ) from error
+    return given
 
 
-def refuse_another_batch(trainer: Any, batch: int) -> None:
-    """Refuse a batch that ultralytics has halved because the GPU's memory was full: the lineage would not be true.
+@dataclass
+class Progress:
+    """What is told and checked during a training.
+
+    No functions inside of functions: with several GPUs, each rank gets a copy of this through pickle.
+
+    Attributes:
+        epochs: Of the whole training.
+        done: Epochs that an interrupted run had finished.
+        data_yaml: Of the training view.
+        tensorboard: Folder for event files, or None.
+        say: Gets the lines.
+    """
+
+    epochs: int
+    done: int
+    data_yaml: Path
+    tensorboard: Path | None
+    say: Callable[[str], None]
+    _started: float = 0.0
+    _spoken: float = 0.0
+    _batch: int = 0
+    _events: EpochEvents | None = None
+
+    def attach(self, trainer: Any) -> None:
+        """Have the trainer call the methods below."""
+        for event in ("on_pretrain_routine_end", "on_train_epoch_start", "on_train_batch_end", "on_fit_epoch_end"):
+            trainer.add_callback(event, getattr(self, event))
+
+    def on_pretrain_routine_end(self, trainer: Any) -> None:
+        """Check what is there before the first batch, and tell what pretrained weights gave."""
+        self._started = self._spoken = time.monotonic()
+        if not _first_rank():
+            return
+        # ultralytics drops images and boxes with a warning only.
+        refuse_lost_boxes(trainer, self.data_yaml)
+        if trainer.taken_over is not None and not self.done:
+            self.say(taken_over_line(trainer.args.pretrained, trainer.taken_over, trainer.data["names"]))
+
+    def on_train_epoch_start(self, _trainer: Any) -> None:
+        """Count batches from the start again."""
+        self._batch = 0
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        """Say something before the end of an epoch: that of a large data set takes hours."""
+        self._batch += 1
+        if _first_rank() and time.monotonic() - self._spoken >= SECONDS_BETWEEN_LINES:
+            self._spoken = time.monotonic()
+            self.say(
+                f"train: epoch {trainer.epoch + 1}/{self.epochs}, batch {self._batch} of {len(trainer.train_loader)}"
+            )
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        """Tell an epoch's results; its state is on the disk by now."""
+        if not _first_rank():
+            return
+        row = epochs_table(trainer.rows[-1:]).iloc[0]
+        if self.tensorboard is not None:
+            self._events = self._events or EpochEvents(self.tensorboard)
+            self._events.add(row)
+        self._spoken = time.monotonic()
+        per_epoch = (self._spoken - self._started) / (trainer.epoch + 1 - self.done)
+        losses = " ".join(
+            f"{name.removeprefix('train_').removesuffix('_loss')} {value:.3f}"
+            for name, value in row.items()
+            if name.startswith("train_")
+        )
+        self.say(
+            f"train: epoch {trainer.epoch + 1}/{self.epochs}  loss {losses}"
+            f"  val mAP50 {row['val_map50_ultralytics']:.3f} mAP50-95 {row[SCORE]:.3f} (ultralytics)"
+            f"  {per_epoch:.0f} s/epoch, {per_epoch * (self.epochs - trainer.epoch - 1):.0f} s left"
+        )
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._events is not None:
+            self._events.close()
+
+
+def taken_over_line(weights: str, taken_over: tuple[int, int, int | None], names: dict[int, str]) -> str:
+    """Say how much of pretrained weights fits the network that is trained.
+
+    >>> taken_over_line("w.pt", (493, 499, 80), {0: "cat"})
+    'train: 493 of 499 tensors taken from w.pt; its head of 80 classes is not used, a head of 1 class starts afresh'
+    """
+    taken, total, num_classes = taken_over
+    line = f"train: {taken} of {total} tensors taken from {weights}"
+    if num_classes is not None and num_classes != len(names):
+        classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+        line += f"; its head of {num_classes} classes is not used, a head of {classes} starts afresh"
+    return line
+
+
+def refuse_lost_boxes(trainer: Any, data_yaml: Path) -> None:
+    """Compare what ultralytics will train on with what it was given.
 
     Raises:
-        TrainingError: The trainer's batch is not the one that was asked for.
+        TrainingError: It has left out images or boxes.
     """
-    if trainer.batch_size != batch:
-        raise TrainingError(
-            f"the GPU's memory is too small for train.batch {batch}, expected at most {trainer.batch_size}; "
-            "change it in params.yaml"
-        )
-
-
-def _refuse_lost_boxes(trainer: Any, data_yaml: Path) -> None:
-    """Compare what ultralytics will train on with what it was given."""
     for split, loader in (("train", trainer.train_loader), ("val", trainer.test_loader)):
         labels = data_yaml.parent / "labels" / split
         texts = [path.read_text(encoding="utf-8") for path in sorted(labels.glob("*.txt"))]
@@ -276,3 +334,9 @@ def _refuse_lost_boxes(trainer: Any, data_yaml: Path) -> None:
                 f"{labels}: ultralytics used {used[0]} images and {used[1]} boxes of {split},"
                 f" expected {given[0]} and {given[1]}; the validate stage let something through that it rejects"
             )
+
+
+def _first_rank() -> bool:
+    from ultralytics.utils import RANK
+
+    return RANK in (-1, 0)

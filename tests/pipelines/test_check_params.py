@@ -125,8 +125,8 @@ def test_a_fault_names_its_line(path, old, new, said):
         ("targets.new={}", "missing parameter targets.new.bits, expected a value; add it"),
         ("train.epochs.more=3", "train.epochs is 3, expected a mapping; set train.epochs as a whole"),
         ("data.source=nowhere", "data.source: no such folder, expected images; change it"),
-        ("train.epochs", "expected section.key=value, such as train.epochs=3; write it so"),
-        ("=3", "expected section.key=value, such as train.epochs=3; write it so"),
+        ("train.epochs", "expected section.key=value, such as split.seed=3; write it so"),
+        ("=3", "expected section.key=value, such as split.seed=3; write it so"),
         ("train.epochs=[", "the value is not YAML, expected such as 3, 0.5, name or [a, b]"),
     ],
 )

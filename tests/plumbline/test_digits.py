@@ -1,4 +1,4 @@
-"""Scenes of handwritten digits: deterministic, labelled tightly, and never sharing handwriting between pools."""
+"""Handwritten digits, in scenes (labelled tightly, never sharing handwriting between pools) and alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from plumbline.boxes import box_iou
-from plumbline.digits import Scene, SceneStyle, deal_pools, draw_scene, draw_scenes, load_samples
+from plumbline.digits import Scene, SceneStyle, deal_pools, draw_scene, draw_scenes, draw_single_digits, load_samples
 
 STYLE = SceneStyle(seed=0, scene_size=160, min_digits=2, max_digits=6, min_size=20, max_size=56)
 
@@ -98,3 +98,22 @@ def test_digits_as_large_as_the_scene_are_drawn():
     for scene in draw_scenes(30, 3, style):
         assert len(scene.boxes_xyxy) >= 1
         assert scene.boxes_xyxy.max() <= 32
+
+
+@pytest.mark.parametrize("size", [16, 32, 33])
+def test_single_digits_are_the_samples_white_on_black(size):
+    inks, class_ids = load_samples()
+    drawn = list(draw_single_digits(size))
+
+    assert [class_id for _, class_id in drawn] == class_ids.tolist()
+    for (image, _), ink in zip(drawn, inks, strict=True):
+        assert image.shape == (size, size, 3)
+        assert image.dtype == np.uint8
+        assert np.ptp(image, axis=2).max() == 0
+        # Not exactly: the cubic is smooth where the samples are cells.
+        small = cv2.resize(image[..., 0], (8, 8), interpolation=cv2.INTER_AREA) / 255
+        assert np.abs(small - ink).mean() < 0.09
+
+
+def test_all_single_digits_differ():
+    assert len({image.tobytes() for image, _ in draw_single_digits(32)}) == 1797

@@ -138,3 +138,17 @@ def test_the_line_of_a_missing_key_is_its_parents(write):
     assert line_of(path, ("outer", "names", 1)) == 5
     assert line_of(path, ("outer", "nothing")) == 2
     assert line_of(path, ("nothing",)) == 1
+
+
+class Parts(StageParams):
+    """A section whose key belongs one level deeper."""
+
+    small: Inner
+    large: Inner
+
+
+def test_a_key_of_a_part_is_looked_for_in_the_parts(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("train:\n  left: 3\n  small: {left: 1}\n  large: {left: 1}\n")
+    with pytest.raises(ParamsError, match=r"did you mean 'small\.left' or 'large\.left'"):
+        load_section(path, "train", Parts)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import cv2
 import numpy as np
@@ -10,35 +11,51 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.errors import EvaluationError
-from plumbline.report import (
-    UNITS,
-    Content,
+from plumbline.report import page, verdict_of
+from plumbline.report_content import Content, Sampling, Training
+from plumbline.report_markdown import points_with_interval, shared_and_own
+from plumbline.report_picture import MIN_SPAN, accuracy_limits, colors_of, picture
+from plumbline.report_rows import (
     Result,
     Row,
     build_rows,
-    choose_sampled,
+    check_same_origin,
+    choose_shown,
     evenly_spaced,
-    page,
-    shared_and_own,
+    row_values,
+    units_of,
 )
-from plumbline.report_picture import MIN_SPAN, accuracy_limits, colors_of, picture
-from plumbline.runtime.artifact import Artifact, DecodeSpec, InputSpec, OutputSpec, Preprocessing
+from plumbline.runtime.artifact import (
+    Artifact,
+    ClassifierDecode,
+    ClassifierOutputs,
+    DecodeSpec,
+    InputSpec,
+    OutputSpec,
+    Preprocessing,
+)
+from plumbline.scores import Interval
+from plumbline.tasks import TASKS, task_module
 
 CLASSES = ("cat", "dog|wolf")
+DETECT, CLASSIFY = (task_module(task, "reporting").WORDS for task in ("detect", "classify"))
+NO_DOG = {f"class_dog|wolf_{metric}": "no box is of the class dog|wolf" for metric in ("map50", "map50_95")}
+DASH = "–"  # noqa: RUF001
 
 
 def artifact(name: str, backend: str = "onnx", precision: str = "fp32", **changed) -> Artifact:
+    chosen = {"rule": "best_f1", "split": "val", "num_images": 7, "precision": 0.91, "recall": 0.92, "f1": 0.915}
     values = {
         "task": "detect",
         "class_names": CLASSES,
-        "input": InputSpec("images", (160, 160)),
+        "input": InputSpec("images", (160, 96)),
         "preprocessing": Preprocessing(),
         "outputs": OutputSpec(("b", "c"), (8,), 16, nms_free=False),
         "decode": DecodeSpec(0.25, 0.7, 300),
         "files": {},
         "toolchain": {},
-        "lineage": {"git_commit": "abc123", "dataset_sha256": "d" * 64},
-        "notes": {},
+        "lineage": {"git_commit": "abc123", "dataset_sha256": "d" * 64, "train": {"epochs": 30}},
+        "notes": {"threshold": chosen},
     }
     return Artifact(name=name, backend=backend, precision=precision, **{**values, **changed})
 
@@ -59,27 +76,65 @@ def benchmark(p50: float, valid: bool = True) -> dict[str, float]:
 
 def results() -> dict[str, Result]:
     machine = {"cpu_model": "A CPU", "load_average": 0.5}
+    loaded = {**machine, "load_average": 0.9}
     return {
-        "onnx-int8": Result(artifact("onnx-int8", precision="int8"), metrics(0.8531), benchmark(2.0), machine),
-        "weights": Result(artifact("weights", "torch"), metrics(0.8561), None, {}),
-        "ncnn-int8": Result(artifact("ncnn-int8", "ncnn", "int8"), metrics(0.8561), benchmark(3, valid=False), machine),
-        "onnx-fp32": Result(artifact("onnx-fp32"), metrics(0.8571), benchmark(4.0), {**machine, "load_average": 0.9}),
+        "onnx-int8": Result(artifact("onnx-int8", precision="int8"), metrics(0.8531), NO_DOG, benchmark(2.0), machine),
+        "weights": Result(artifact("weights", "torch"), metrics(0.8561), NO_DOG, None, {}),
+        "ncnn-int8": Result(
+            artifact("ncnn-int8", "ncnn", "int8"), metrics(0.8561), NO_DOG, benchmark(3, valid=False), machine
+        ),
+        "onnx-fp32": Result(artifact("onnx-fp32"), metrics(0.8571), NO_DOG, benchmark(4.0), loaded),
     }
+
+
+ENDS = {
+    "weights": (0.0, 0.0),
+    "onnx-int8": (-0.0061, -0.0002),
+    "ncnn-int8": (0.0, 0.0),
+    "onnx-fp32": (-0.0005, 0.0025),
+}
+
+
+def intervals(**ends: tuple[float, float]) -> dict[str, dict[str, Interval]]:
+    """Made up, in the order of `ENDS`, about the values of `results`."""
+    found = {}
+    for name, (low, high) in (ENDS | ends).items():
+        value = results()[name].metrics["map50_95"]
+        of_map = Interval(value, value - 0.02, value + 0.02, value - 0.8561, low, high)
+        found[name] = {"map50_95": of_map, "map75": Interval(0.9, 0.8, 0.95, 0.0, -0.01, 0.01)}
+    return found
 
 
 SIZES = {"weights": 5_400_000, "onnx-int8": 2_900_000, "onnx-fp32": 10_400_000, "ncnn-int8": 2_800_000}
 
 
+def rows_of(given: dict[str, Result] | None = None, **ends: tuple[float, float]) -> list[Row]:
+    return build_rows(results() if given is None else given, SIZES, intervals(**ends), DETECT)
+
+
+def slices(score: float) -> pd.DataFrame:
+    columns = {"column": ["brightness", "brightness"], "slice": ["below 80", "80 and above"], "num_images": [8.0, 4.0]}
+    return pd.DataFrame({**columns, "num_objects": [22.0, 8.0], "map50_95": [score, math.nan]})
+
+
 def content(**changed) -> Content:
     values = {
-        "rows": build_rows(results(), SIZES),
+        "words": DETECT,
+        "rows": rows_of(),
         "class_names": CLASSES,
         "class_counts": [18, 0],
         "splits": {"train": (70, 200), "test": (12, 30)},
         "scored_split": "test",
         "num_images": 100,
-        "num_boxes": 250,
+        "num_objects": 250,
         "results": results(),
+        "shown": "onnx-int8",
+        "slices": {"weights": slices(0.75), "onnx-int8": slices(0.5)},
+        "sampling": Sampling(1000, 0.95, 12),
+        "training": Training(
+            {"num_epochs": 22, "best_epoch": 20, "num_parameters": 2_584_086, "gflops": 0.41, "val_map50_95": 0.8374},
+            "../train",
+        ),
         "samples_note": "Detections of onnx-int8.",
     }
     return Content(**{**values, **changed})
@@ -88,17 +143,22 @@ def content(**changed) -> Content:
 def test_rows_are_the_weights_then_as_given():
     given = dict(sorted(results().items()))
     assert list(given)[-1] == "weights"
-    assert [row.name for row in build_rows(given, SIZES)] == ["weights", "ncnn-int8", "onnx-fp32", "onnx-int8"]
+    assert [row.name for row in rows_of(given)] == ["weights", "ncnn-int8", "onnx-fp32", "onnx-int8"]
 
 
-def test_difference_is_to_the_trained_weights_at_full_precision():
-    rows = {row.name: row for row in build_rows(results(), SIZES)}
-    assert rows["onnx-int8"].map50_95_difference == 0.8531 - 0.8561
-    assert rows["weights"].map50_95_difference == 0.0
+def test_json_row_is_flat_with_the_keys_that_are_known():
+    rows = {row.name: row_values(row) for row in rows_of()}
+    row = rows["onnx-int8"]
+    assert row["map50_95_difference"] == 0.8531 - 0.8561
+    assert (row["map50_95_difference_low"], row["map50_95_difference_high"]) == (-0.0061, -0.0002)
+    assert (row["map50_95"], row["map50"], row["map75_low"]) == (0.8531, 0.97, 0.8)
+    assert (row["detection_precision"], row["detection_recall"], row["detection_f1"]) == (0.95, 0.94, 0.945)
+    assert row["class_map50_95"] == {"cat": 0.8531, "dog|wolf": None}
+    assert rows["weights"]["map50_95_difference"] == 0.0
 
 
 def test_invalid_and_missing_latencies_are_none_and_told_apart():
-    rows = {row.name: row for row in build_rows(results(), SIZES)}
+    rows = {row.name: row for row in rows_of()}
     assert (rows["ncnn-int8"].latency_valid, rows["ncnn-int8"].latency_ms_p50) == (False, None)
     assert (rows["weights"].latency_valid, rows["weights"].latency_ms_p50) == (None, None)
     assert (rows["onnx-fp32"].latency_valid, rows["onnx-fp32"].latency_ms_p50) == (True, 4.0)
@@ -106,7 +166,19 @@ def test_invalid_and_missing_latencies_are_none_and_told_apart():
 
 def test_every_number_of_a_row_has_its_unit_written():
     without = {"name", "backend", "threads", "num_queries", "duration_s"}
-    assert {field.name for field in dataclasses.fields(Row)} - without == set(UNITS)
+    rows = rows_of()
+    for row in rows:
+        assert set(row_values(row)) - without <= set(units_of(rows, DETECT))
+        assert all(units_of(rows, DETECT).values())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_bootstrapped_has_words(task):
+    scoring, words = task_module(task, "scoring"), task_module(task, "reporting").WORDS
+    assert words.headline.metric == scoring.HEADLINE[0]
+    # What is compared is asked for by these keys, in report.json.
+    assert words.headline.key == words.headline.metric
+    assert set(scoring.HEADLINE) <= {score.metric for score in words.scores}
 
 
 @pytest.mark.parametrize("key", ["map50_95", "map50", "precision"])
@@ -114,66 +186,167 @@ def test_missing_metric_is_an_error(key):
     given_results = results()
     del given_results["onnx-fp32"].metrics[key]
     with pytest.raises(EvaluationError, match=rf"onnx-fp32: .*'{key}'"):
-        build_rows(given_results, SIZES)
+        rows_of(given_results)
 
 
 def test_missing_latency_of_a_valid_run_is_an_error():
     given_results = results()
     del given_results["onnx-fp32"].benchmark["latency_ms_p99"]
     with pytest.raises(EvaluationError, match="latency_ms_p99"):
-        build_rows(given_results, SIZES)
+        rows_of(given_results)
 
 
 def test_missing_weights_is_an_error():
     given_results = results()
     del given_results["weights"]
     with pytest.raises(EvaluationError, match="trained weights"):
-        build_rows(given_results, SIZES)
+        rows_of(given_results)
 
 
-def test_without_a_box_everything_is_undefined():
+def test_intervals_of_other_predictions_are_refused():
+    others = intervals()
+    others["onnx-fp32"]["map75"] = dataclasses.replace(others["onnx-fp32"]["map75"], value=0.91)
+    with pytest.raises(EvaluationError, match=r"onnx-fp32: expected the map75 .* 0\.91, got 0\.9 in its metrics\.json"):
+        build_rows(results(), SIZES, others, DETECT)
+
+
+def test_artifacts_of_another_task_are_refused():
+    with pytest.raises(EvaluationError, match="expected an artifact of the task classify, got detect"):
+        check_same_origin(results(), "classify", CLASSES)
+
+
+def empty_results() -> dict[str, Result]:
+    reasons = {score.metric: "the images have no box" for score in DETECT.scores}
     empty = {"num_images": 12, "num_boxes": 0}
-    given_results = {name: dataclasses.replace(result, metrics=empty) for name, result in results().items()}
-    rows = build_rows(given_results, SIZES)
-    assert all(row.map50_95 is None and row.map50_95_difference is None for row in rows)
+    return {n: dataclasses.replace(r, metrics=empty, undefined=reasons) for n, r in results().items()}
+
+
+def test_without_a_box_everything_is_undefined_and_that_is_said():
+    rows = build_rows(empty_results(), SIZES, {}, DETECT)
+    assert all(row.score is None and row_values(row)["map50_95_difference"] is None for row in rows)
     curves = {row.name: pd.DataFrame({"recall": [], "precision": []}) for row in rows}
-    assert picture(rows, curves, "nothing").startswith(b"\x89PNG")
-    assert "| – |" in page(content(rows=rows))  # noqa: RUF001
+    assert picture(rows, curves, DETECT, 0.95, "nothing").startswith(b"\x89PNG")
+    text = page(content(rows=rows, results=empty_results()))
+    assert cells(text, "onnx-int8")[3:8] == [DASH] * 5
+    assert "`map50`, `map50_95`, `map75`, `precision`, `recall` | the images have no box | all |" in text
+    assert "undefined, for the reasons below" in text
 
 
 def cells(text: str, name: str) -> list[str]:
     return next(line for line in text.splitlines() if line.startswith(f"| {name} |")).strip("| ").split(" | ")
 
 
+def section(text: str, title: str) -> str:
+    return text[text.index(f"## {title}") :]
+
+
 def test_table_of_the_page():
     text = page(content())
     assert cells(text, "trained weights") == [
-        "trained weights", "torch", "fp32", "0.856", "–", "0.970", "0.950", "0.940", "–", "–", "5.40",  # noqa: RUF001
+        "trained weights", "torch", "fp32", "0.856 [0.836, 0.876]", DASH, "0.970", "0.950", "0.940", DASH, DASH, "5.40",
     ]  # fmt: skip
-    assert cells(text, "onnx-int8")[3:5] == ["0.853", "-0.30"]
+    assert cells(text, "onnx-int8")[3:5] == ["0.853", "-0.30 [-0.61, -0.02]"]
     assert cells(text, "onnx-int8")[8:] == ["2.00", "2.60", "2.90"]
-    assert cells(text, "onnx-fp32")[4] == "+0.10"
+    assert cells(text, "onnx-fp32")[4] == "+0.10 [-0.05, +0.25]"
     assert cells(text, "ncnn-int8")[8:10] == ["INVALID", "INVALID"]
-    assert cells(text, "ncnn-int8")[4] == "+0.00"
+    assert cells(text, "ncnn-int8")[4] == "+0.00 [+0.00, +0.00]"
+    assert "95 % interval of 1,000 bootstrap samples of the test split (12 images)" in text
+    assert cells(section(text, "Other differences"), "onnx-fp32")[1:] == ["+0.00 [-1.00, +1.00]"]
+
+
+def test_which_differences_are_real_is_said_in_words():
+    text = page(content())
+    assert "**onnx-int8** is worse than the trained weights: 0 is outside of the interval." in text
+    assert "**onnx-fp32** is not told from the trained weights by these images: 0 is in the interval." in text
+    assert "**ncnn-int8** is the same as the trained weights to 0.01 points." in text
+    text = page(content(rows=rows_of(**{"onnx-fp32": (0.0002, 0.003), "onnx-int8": (-0.001, 0.001)})))
+    assert "**onnx-fp32** is better than" in text
+    assert "worse" not in text
+
+
+@given(st.floats(-0.01, 0.01), st.floats(0, 0.02), st.floats(0, 1))
+def test_verdict_is_what_the_shown_interval_says(low, width, place):
+    found = Interval(0.8, 0.7, 0.9, low + place * width, low, low + width)
+    row = dataclasses.replace(rows_of()[1], intervals={"map50_95": found})
+    _, _, ends = points_with_interval(found.difference, found).partition(" ")
+    shown_low, shown_high = (float(end) for end in ends.strip("[]").split(", "))
+    verdict = verdict_of(row)
+    assert (verdict == "better") == (shown_low > 0)
+    assert (verdict == "worse") == (shown_high < 0)
+    if verdict == "same":
+        assert shown_low == shown_high == 0
+
+
+def test_interval_that_no_sample_gave_is_not_shown():
+    nan = math.nan
+    unknown = {"map50_95": Interval(0.8531, nan, nan, -0.003, nan, nan)}
+    rows = build_rows(results(), SIZES, intervals() | {"onnx-int8": unknown}, DETECT)
+    row = next(row for row in rows if row.name == "onnx-int8")
+    assert row_values(row)["map50_95_difference_low"] is None
+    text = page(content(rows=rows))
+    assert cells(text, "onnx-int8")[4] == "-0.30"
+    assert "nan" not in text
+    assert "**onnx-int8** is" not in text
+    assert picture(rows, curves_of(rows), DETECT, 0.95, "caption").startswith(b"\x89PNG")
+
+
+def test_few_groups_to_draw_from_are_said():
+    text = page(content(sampling=Sampling(1000, 0.9, 3)))
+    assert "90 % interval of 1,000 bootstrap samples of the test split (3 groups of images, each drawn whole)" in text
+    assert "**3 is few to draw from: take the intervals as rough.**" in text
+    assert "few to draw from" not in page(content(sampling=Sampling(1000, 0.9, 20)))
 
 
 def test_page_tells_the_rest():
     text = page(content())
-    assert cells(text, "cat")[:2] == ["cat", "18"]
-    assert cells(text, "dog\\|wolf")[2:] == ["–"] * 4  # noqa: RUF001
+    assert cells(section(text, "AP50-95"), "cat")[:2] == ["cat", "18"]
+    assert cells(text, "dog\\|wolf")[1:] == ["0", *[DASH] * 4]
+    assert text.count("One class has no boxes in test, so nothing is known about: **dog\\|wolf**.") == 2
+    assert "| `class_dog\\|wolf_map50`, `class_dog\\|wolf_map50_95` | no box is of the class dog\\|wolf | all |" in text
+    assert cells(section(text, "Confidence"), "onnx-int8") == [
+        "onnx-int8", "0.250", "0.910", "0.920", "0.915", "0.950", "0.940", "0.945",
+    ]  # fmt: skip
+    assert "on the 7 val images: the one with the best F1." in text
+    assert cells(text, "brightness: below 80") == ["brightness: below 80", "8", "22", "0.750", "0.500"]
+    assert cells(text, "brightness: 80 and above")[3:] == [DASH, DASH]
+    assert "- Epochs: 22 of 30; the best was epoch 20" in text
+    assert "- Parameters: 2.58 million" in text
+    assert "- GFLOPs of one image of 160 x 96 pixels: 0.41" in text
     assert "- cpu_model: `A CPU`" in text
     assert "- git_commit: `abc123`" in text
     assert "The artifacts were made at `abc123`. Then" in text
-    assert "report.png" in text
-    assert "samples.jpg" in text
     assert cells(text, "train") == ["train", "70", "200"]
     assert cells(text, "all") == ["all", "100", "250"]
+    for link in (
+        "report.png",
+        "samples.jpg",
+        "worst.jpg",
+        "curves.png",
+        "../train/training.png",
+        "../train/labels.png",
+    ):
+        assert f"]({link})" in text
+    # It stands in its own section, not among the notes.
+    assert "best_f1" not in text
+
+
+def test_nothing_is_said_where_nothing_is_undefined():
+    complete = {n: dataclasses.replace(r, undefined={}) for n, r in results().items()}
+    text = page(content(results=complete, class_counts=[18, 12]))
+    assert "Undefined metrics" not in text
+    assert "nothing is known" not in text
+
+
+def test_what_only_some_lack_names_them():
+    only = results()
+    only["onnx-int8"] = dataclasses.replace(only["onnx-int8"], undefined={**NO_DOG, "best_f1": "nothing was found"})
+    assert "| `best_f1` | nothing was found | onnx-int8 |" in page(content(results=only))
 
 
 def test_machines_that_differ_are_told_apart():
     text = page(content())
     assert "| Artifact | duration_s |" not in text
-    assert cells(text[text.index("## Where") :], "onnx-fp32") == ["onnx-fp32", "`0.9`"]
+    assert cells(section(text, "Where"), "onnx-fp32") == ["onnx-fp32", "`0.9`"]
 
 
 def test_same_content_gives_the_same_page():
@@ -194,11 +367,59 @@ def test_notes_are_shown():
     assert '- float_nodes: `["a"]` (onnx-int8)' in page(content(results={**results(), "onnx-int8": told}))
 
 
-def test_smallest_int8_artifact_is_drawn():
-    rows = build_rows(results(), SIZES)
-    assert choose_sampled(rows) == "ncnn-int8"
-    assert choose_sampled([row for row in rows if row.precision != "int8"]) == "onnx-fp32"
-    assert choose_sampled(rows[:1]) == "weights"
+def classifier_content() -> Content:
+    numbers = {
+        "top1": 0.98, "top5": 1.0, "macro_f1": 0.97, "roc_auc": 0.99, "calibration_error": 0.02, "num_images": 12,
+        "accepted_precision": 0.995, "coverage": 0.9, "class_cat_f1": 0.97, "class_cat_recall": 0.96,
+        "class_cat_precision": 0.98,
+    }  # fmt: skip
+    changed = {"task": "classify", "outputs": ClassifierOutputs(), "decode": ClassifierDecode(0.6)}
+    found = {
+        name: dataclasses.replace(result, artifact=artifact(name, **changed), metrics=numbers, undefined={})
+        for name, result in results().items()
+    }
+    same = {name: {"top1": Interval(0.98, 0.95, 1.0, 0.0, -0.01, 0.01)} for name in found}
+    table = slices(0.9).rename(columns={"map50_95": "top1"})
+    return content(
+        words=CLASSIFY,
+        results=found,
+        rows=build_rows(found, SIZES, same, CLASSIFY),
+        slices={"weights": table, "onnx-int8": table},
+    )
+
+
+def test_classifier_has_its_own_words():
+    text = page(classifier_content())
+    assert text.startswith("# Report\n\nA classifier of 2 classes")
+    assert cells(text, "onnx-int8")[3:9] == ["0.980", "+0.00 [-1.00, +1.00]", "0.970", "1.000", "0.990", "0.020"]
+    assert cells(section(text, "F1 per class"), "cat")[-2:] == ["0.980", "0.960"]
+    assert cells(section(text, "Confidence"), "onnx-int8")[-2:] == ["0.995", "0.900"]
+    assert cells(text, "train") == ["train", "70"]
+    assert cells(text, "brightness: below 80") == ["brightness: below 80", "8", "0.900", "0.900"]
+    for word in ("mAP", "box", "Box", "detect", "Detect"):
+        assert word not in text.replace("Detections of onnx-int8.", "")
+    row = row_values(classifier_content().rows[1])
+    keys = {"top1", "top1_difference", "top1_difference_low", "macro_f1", "top5", "roc_auc", "calibration_error"}
+    assert keys | {"class_f1", "class_precision", "class_recall"} <= set(row)
+    assert set(row) - {"name", "backend", "threads", "num_queries", "duration_s"} <= set(
+        units_of(classifier_content().rows, CLASSIFY)
+    )
+
+
+def test_smallest_int8_artifact_is_shown():
+    rows = rows_of()
+    assert choose_shown(rows) == "ncnn-int8"
+    assert choose_shown([row for row in rows if row.precision != "int8"]) == "onnx-fp32"
+    assert choose_shown(rows[:1]) == "weights"
+
+
+def test_page_of_the_trained_weights_alone():
+    alone = {"weights": results()["weights"]}
+    rows = build_rows(alone, SIZES, intervals(), DETECT)
+    text = page(content(rows=rows, results=alone, shown="weights", slices={"weights": slices(0.75)}))
+    assert "Other differences" not in text
+    assert cells(text, "brightness: below 80") == ["brightness: below 80", "8", "22", "0.750"]
+    assert picture(rows, curves_of(rows), DETECT, 0.95, "caption").startswith(b"\x89PNG")
 
 
 @given(st.lists(st.integers(0, 10_000), unique=True, min_size=1), st.integers(1, 20))
@@ -231,34 +452,59 @@ def curves_of(rows: list[Row]) -> dict[str, pd.DataFrame]:
     return {row.name: pd.DataFrame({"recall": recall, "precision": 1 - recall**8}) for row in rows}
 
 
+def drawn(rows: list[Row], words=DETECT) -> bytes:
+    return picture(rows, curves_of(rows), words, 0.95, "caption")
+
+
+def decoded(png: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+
+
 def test_same_rows_give_the_same_picture_whatever_the_users_style():
     import matplotlib as mpl
 
-    rows = build_rows(results(), SIZES)
-    plain = picture(rows, curves_of(rows), "caption")
+    plain = drawn(rows_of())
     with mpl.rc_context({"font.size": 30, "axes.grid": False, "savefig.dpi": 20}):
-        assert picture(rows, curves_of(rows), "caption") == plain
+        assert drawn(rows_of()) == plain
     assert b"matplotlib" not in plain.lower()
 
 
 def test_picture_is_drawn_with_each_artifact_in_its_color():
-    rows = build_rows(results(), SIZES)
-    image = cv2.imdecode(np.frombuffer(picture(rows, curves_of(rows), "caption"), np.uint8), cv2.IMREAD_COLOR)
+    rows = rows_of()
+    image = decoded(drawn(rows))
     for name, color in colors_of(rows).items():
         bgr = np.frombuffer(bytes.fromhex(color[1:]), np.uint8)[::-1]
         # Also the INVALID one: its accuracy is known.
         assert (image == bgr).all(axis=2).sum() > 100, name
 
 
+def test_picture_has_a_bar_as_high_as_the_interval():
+    def pixels(high: float) -> int:
+        # In the first panel alone, whose axis shows -3 to +3 points in each.
+        rows = rows_of(**{"onnx-int8": (-0.03, high), "onnx-fp32": (-0.03, 0.03)})
+        orange = np.frombuffer(bytes.fromhex(colors_of(rows)["onnx-int8"][1:]), np.uint8)[::-1]
+        where = (decoded(drawn(rows))[100:640, :900] == orange).all(axis=2)
+        return int(where.any(axis=1).sum())
+
+    assert pixels(0.03) > 1.4 * pixels(0.0) > 100
+
+
+def test_picture_of_a_classifier():
+    assert drawn(classifier_content().rows, CLASSIFY) != drawn(rows_of())
+
+
 @pytest.mark.parametrize("latencies", [(None, None), (3.0, 3.0), (0.5, 80.0)])
 def test_picture_of_any_latencies(latencies):
-    rows = build_rows(results(), SIZES)
-    timed = [dataclasses.replace(rows[i + 1], latency_ms_p50=latency) for i, latency in enumerate(latencies)]
-    assert picture([rows[0], *timed], curves_of(rows), "caption").startswith(b"\x89PNG")
+    rows = rows_of()
+    timed = [
+        dataclasses.replace(rows[i + 1], latency={**rows[i + 1].latency, "latency_ms_p50": latency})
+        for i, latency in enumerate(latencies)
+    ]
+    assert drawn([rows[0], *timed]).startswith(b"\x89PNG")
 
 
 def test_picture_of_many_classes_shows_the_lowest():
     names = [f"class {i}" for i in range(90)]
     values = {name: None if i == 0 else i / 100 for i, name in enumerate(names)}
-    rows = [dataclasses.replace(row, class_map50_95=values) for row in build_rows(results(), SIZES)]
-    assert picture(rows, curves_of(rows), "caption").startswith(b"\x89PNG")
+    rows = [dataclasses.replace(row, class_scores={"class_map50_95": values}) for row in rows_of()]
+    assert drawn(rows).startswith(b"\x89PNG")

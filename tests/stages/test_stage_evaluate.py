@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from tiny_detector import write_tiny_artifact, write_tiny_dataset
 
+from plumbline.detect.scoring import PREDICTIONS_SCHEMA
 from plumbline.files import sha256_of_tree
 from stages import evaluate
-from stages.evaluate import PREDICTIONS_SCHEMA
 
 # Image 0 is of another split; 2 is empty; 4 has a dim cell, seen with 0.27 or so, and an unlabelled one.
 CELLS = [
@@ -22,6 +22,11 @@ CELLS = [
 LABELS = [CELLS[0], CELLS[1], CELLS[2], CELLS[3], CELLS[4][:1]]
 SPLITS = ["train", "test", "test", "test", "test"]
 
+FILES = {
+    "classes.csv", "confidence_curve.csv", "confusion.csv", "curves.png", "metrics.json", "pr_curve.csv",
+    "predictions.parquet", "slices.csv", "undefined.csv", "worst.jpg",
+}  # fmt: skip
+
 
 @pytest.fixture
 def place(tmp_path):
@@ -30,13 +35,14 @@ def place(tmp_path):
     return tmp_path
 
 
-def stage(place, out="out", split="test", floor="0.001", **changed):
+def stage(place, out="out", split="test", floor="0.001", task="detect", slices="[brightness, box_size]", **changed):
     params = place / "params.yaml"
-    params.write_text(f"evaluate:\n  split: {split}\n  confidence_floor: {floor}\n", encoding="utf-8")
+    rest = f"  difficult: count\n  slices: {slices}\n  slice_bins: 2\n  worst: 2\n"
+    params.write_text(f"evaluate:\n  split: {split}\n  confidence_floor: {floor}\n{rest}", encoding="utf-8")
     paths = {"artifact": "artifact", "dataset": "dataset", "labels": "validated", "splits": "splits.parquet"}
     paths = paths | {"out": out} | changed
     arguments = [text for name, path in paths.items() for text in (f"--{name}", str(place / path))]
-    return evaluate.main([*arguments, "--params", str(params)])
+    return evaluate.main([*arguments, "--task", task, "--params", str(params)])
 
 
 def test_the_metrics_of_a_split(place, capsys):
@@ -94,7 +100,7 @@ def test_two_runs_write_the_same_bytes(place):
     stage(place, out="first")
     stage(place, out="second")
     assert sha256_of_tree(place / "first") == sha256_of_tree(place / "second")
-    assert len(list((place / "first").iterdir())) == 4
+    assert {path.name for path in (place / "first").iterdir()} == FILES
 
 
 def test_another_split_scores_other_images(place):
@@ -120,6 +126,8 @@ def test_other_files_in_the_folder_stay(place):
         ({"labels": "nowhere"}, "images.parquet: not a readable"),
         ({"splits": "nowhere"}, "nowhere: not a readable table of image_id and split"),
         ({"splits": "validated/findings.parquet"}, "findings.parquet: not a readable table of image_id and split"),
+        ({"task": "classify"}, "a box, expected one class for the whole image, got 4 boxes"),
+        ({"slices": "[brightnes]"}, "brightness"),
         ({"artifact": "other"}, "expected the classes of the dataset, red, green, got red, blue"),
     ],
 )

@@ -5,49 +5,32 @@ from __future__ import annotations
 import builtins
 import json
 
-import cv2
 import numpy as np
-import pandas as pd
 import pytest
+from photo_dataset import SPLIT_OF, write_photo_dataset
 
+from plumbline.chosen_threshold import ThresholdParams
 from plumbline.errors import BackendError, ParamsError
 from plumbline.files import sha256_of
-from plumbline.manifest import ANNOTATIONS_SCHEMA, FINDINGS_SCHEMA, IMAGES_SCHEMA, Dataset, table, write_dataset
 from plumbline.params import check_section
 from plumbline.runtime.artifact import read_artifact
 from plumbline.runtime.session import load_artifact
 from stages.export import QuantizeParams, TargetParams, calibration_images, run
 from stages.hub import main as hub_main
 
-SPLIT_OF = ("train", "train", "val", "train", "test", "train")
+THRESHOLD = ThresholdParams(rule="best_f1", precision=0.9)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, photos):
-    """Six images in three splits: keyword arguments of `run`."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "dataset" / "images").mkdir(parents=True)
-    (folder / "validated").mkdir()
-    rows = []
-    for image_id, photo in enumerate(photos):
-        path = f"images/{image_id}.png"
-        cv2.imwrite(str(folder / "dataset" / path), photo)
-        height, width = photo.shape[:2]
-        facts = {"phash": 0, "group": "", "source": path, "readable": True}
-        numbers = {"width": width, "height": height, "brightness": 0.0, "contrast": 0.0, "sharpness": 0.0}
-        sha256 = sha256_of(folder / "dataset" / path)
-        rows.append({"image_id": image_id, "path": path, "sha256": sha256, **facts, **numbers})
-    tables = table(rows, IMAGES_SCHEMA), table([], ANNOTATIONS_SCHEMA), table([], FINDINGS_SCHEMA)
-    write_dataset(Dataset(*tables, ("a", "b", "c"), folder), folder / "validated")
-    splits = folder / "splits.parquet"
-    pd.DataFrame({"image_id": range(6), "split": SPLIT_OF, "group": range(6)}).to_parquet(splits)
-    return {"dataset": folder / "dataset", "labels": folder / "validated", "splits": splits}
+    """Keyword arguments of `run`."""
+    return write_photo_dataset(tmp_path_factory.mktemp("data"), photos)
 
 
 def export(hubs, data, out, backend="onnx", precision="fp32", count=3):
     params = TargetParams(backend=backend, precision=precision)
     quantize = QuantizeParams(calibration_images=count, seed=0)
-    return run(params, quantize, target="x", hub=hubs["yolo11n"] / "hub", out=out, **data)
+    return run(params, quantize, THRESHOLD, difficult="count", target="x", hub=hubs["yolo11n"] / "hub", out=out, **data)
 
 
 def test_artifact_says_what_it_is_and_where_it_is_from(hubs, data, tmp_path):

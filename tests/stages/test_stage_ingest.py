@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from object_store import fill_bucket, object_store
 from ruamel.yaml import YAML
+from sklearn.datasets import load_digits
 
 from plumbline.files import sha256_of_tree
 from plumbline.manifest import read_dataset
@@ -29,6 +30,7 @@ DIGITS = {
     "max_digits": 3,
     "min_size": 12,
     "max_size": 20,
+    "digit_size": 32,
 }
 VOC_LABEL = (
     "<annotation>\n<filename>{}</filename>\n<object>\n<name>cat</name>\n"
@@ -42,7 +44,11 @@ def ingest(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(
-        source: Path | str, dataset: dict | None = None, digits: dict | None = None, scan: dict | None = None
+        source: Path | str,
+        dataset: dict | None = None,
+        digits: dict | None = None,
+        scan: dict | None = None,
+        task: str = "detect",
     ) -> tuple[int, str]:
         video = {"every_s": 1.0, "max_hash_bits": 6}
         given = {"source": str(source), "format": "auto", "class_names": ["cat", "dog"], "video": video}
@@ -55,7 +61,7 @@ def ingest(tmp_path, capsys, monkeypatch):
         with params.open("w") as file:
             YAML(typ="safe").dump(values, file)
         paths = {"source": source, "out": tmp_path / "made" / "dataset", "metrics": tmp_path / "made" / "ingest.json"}
-        code = main([*(f"--{key}={path}" for key, path in paths.items()), f"--params={params}"])
+        code = main([*(f"--{key}={path}" for key, path in paths.items()), f"--task={task}", f"--params={params}"])
         captured = capsys.readouterr()
         run.told = captured.out
         return code, captured.err
@@ -290,6 +296,46 @@ def test_digits_are_drawn_the_same_twice(ingest, tmp_path):
     assert sha256_of_tree(tmp_path / "made") == first
 
 
+def test_for_classification_every_digit_is_an_image_with_one_label(ingest, tmp_path):
+    assert ingest(ROOT / "data" / "digits", {"class_names": DIGIT_NAMES}, task="classify") == (0, "")
+    dataset = read_dataset(tmp_path / "made" / "dataset")
+    images, labels = dataset.images, dataset.annotations
+    bundled = load_digits()
+
+    assert images["path"].tolist() == [f"images/digit_{index:05d}.png" for index in range(1797)]
+    assert images["source"].tolist() == [f"digits:{index}" for index in range(1797)]
+    assert (images[["width", "height"]] == 32).all(axis=None)
+    assert images["readable"].all()
+    assert (images["group"] == "").all()  # whose hand it is is not known
+    assert labels["image_id"].tolist() == images["image_id"].tolist()
+    assert labels["class_id"].tolist() == bundled.target.tolist()
+    assert labels["class_name"].tolist() == [DIGIT_NAMES[class_id] for class_id in bundled.target]
+    assert labels[["x1", "y1", "x2", "y2"]].isna().all(axis=None)
+    assert len(dataset.findings) == 0
+    # Shrunk again, it is the ink that the bundled sample has, white on black.
+    for index in range(0, 1797, 100):
+        image = cv2.imread(str(dataset.image_path(images["path"][index])), cv2.IMREAD_UNCHANGED)
+        small = cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA).mean(axis=2)
+        assert image.shape == (32, 32, 3)
+        assert np.corrcoef(small.ravel(), bundled.images[index].ravel())[0, 1] > 0.98
+
+
+def test_single_digits_are_of_the_size_asked_for_and_the_same_twice(ingest, tmp_path):
+    digits, names = {"digit_size": 48}, {"class_names": DIGIT_NAMES}
+    ingest(ROOT / "data" / "digits", names, digits, task="classify")
+    first = sha256_of_tree(tmp_path / "made")
+    assert (read_dataset(tmp_path / "made" / "dataset").images["width"] == 48).all()
+    ingest(ROOT / "data" / "digits", names, {**digits, "seed": 7, "num_scenes": 3}, task="classify")
+    assert sha256_of_tree(tmp_path / "made") == first
+
+
+def test_the_task_changes_no_other_source(ingest, tmp_path, voc):
+    ingest(voc)
+    first = sha256_of_tree(tmp_path / "made")
+    ingest(voc, task="classify")
+    assert sha256_of_tree(tmp_path / "made") == first
+
+
 def test_a_missing_folder(ingest, tmp_path):
     gone = tmp_path / "gone"
     assert_refused(tmp_path, ingest(gone), f"{gone}: nothing there to read images from", "a folder", "dataset.source")
@@ -368,6 +414,7 @@ def test_digits_need_ten_class_names(ingest, tmp_path):
         ({"digits": {"min_size": 7}}, ("digits.min_size", "8")),
         ({"digits": {"min_size": 21}}, ("digits.max_size", "expected min_size (21) to scene_size (64), got 20")),
         ({"digits": {"max_size": 65}}, ("digits.max_size", "expected min_size (12) to scene_size (64), got 65")),
+        ({"digits": {"digit_size": 9}}, ("digits.digit_size", "16")),
         ({"digits": {"num_scenes": 0}}, ("digits.num_scenes",)),
         ({"digits": {"seed": "0"}}, ("digits.seed", "integer, got '0' (str)")),
         ({"digits": {"scene_size": 64.0}}, ("digits.scene_size", "(float)")),

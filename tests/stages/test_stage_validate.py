@@ -61,7 +61,7 @@ def findings_of(folder):
 def test_a_good_dataset_passes_with_zeros_in_the_metrics_and_an_empty_record(stage):
     code, out, err, folder = stage()
     assert (code, err) == (0, "")
-    assert out == "validate: 2 images and 2 labels to check\nvalidate: 2 images and 2 boxes pass\n"
+    assert out == "validate: 2 images and 2 labels to check\nvalidate: 2 images and 2 labels pass\n"
     metrics = json.loads((folder / "m.json").read_text())
     assert {key: value for key, value in metrics.items() if value} == {"num_images": 2, "num_boxes": 2}
     assert (folder / "out" / "edits.csv").read_text() == ",".join(EDIT_COLUMNS) + "\n"

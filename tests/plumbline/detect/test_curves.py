@@ -1,4 +1,4 @@
-"""Precision-recall curves and confusion pairs."""
+"""Curves against recall and confidence, and confusion pairs."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plumbline.coco_evaluation import XYXY, evaluate_detections
-from plumbline.curves import confusion_rows, precision_recall_rows
+from plumbline.detect.scoring.coco_evaluation import XYXY, evaluate_detections
+from plumbline.detect.scoring.curves import confusion_rows, precision_recall_rows, threshold_rows
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -60,7 +60,7 @@ def test_a_curve_has_101_points_and_all_comes_first():
     _, rows = curves_of([(0, 2, 0, 0, 9, 9), (0, 0, 0, 0, 9, 9)], [(0, 2, 0.9, 0, 0, 9, 9)])
     assert rows["class"].unique().tolist() == ["all", "cat", "owl"]
     assert np.allclose(rows.loc[rows["class"] == "owl", "recall"], np.linspace(0, 1, 101))
-    assert rows.loc[rows["class"] == "all", "precision"].unique().tolist() == [0.5]
+    assert np.allclose(rows.loc[rows["class"] == "all", "precision"], 0.5)
 
 
 def test_no_ground_truth_gives_no_curve():
@@ -113,3 +113,60 @@ def test_boxes_that_overlap_by_exactly_half_are_a_pair_and_by_less_are_not():
 def test_classes_called_like_ours_are_kept_apart():
     names = ("background", "all", "owl")
     assert pairs([(0, 0, 0, 0, 10, 10)], [], class_names=names) == [("background", "(background)")]
+
+
+@settings(max_examples=25, deadline=None)
+@given(truth=boxes(with_confidence=False), found=boxes(with_confidence=True))
+def test_the_curve_against_confidence_is_what_the_evaluator_gives_at_each_threshold(truth, found):
+    evaluation, _ = curves_of(truth, found)
+    rows = threshold_rows(evaluation, 0.05)
+    assert rows["confidence"].min() == 0.05
+    assert 0.25 in rows["confidence"].tolist()
+    assert 90 <= len(rows) <= 110
+    for row in rows[rows["confidence"].isin([0.05, 0.1, 0.25, 0.5, 0.51, 0.9, 1.0])].itertuples():
+        at = evaluate_detections(
+            truth_rows(truth), found_rows(found), [0, 1], CLASSES, confidence_threshold=row.confidence
+        )
+        expected = [at.metrics.get(name, np.nan) for name in ("precision", "recall", "f1")]
+        assert [row.precision, row.recall, row.f1] == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_curve_against_confidence_reaches_the_best_f1():
+    rng = np.random.default_rng(0)
+    truth = [(0, 0, x, 0, x + 9, 9) for x in range(0, 500, 10)]
+    found = [(0, 0, rng.beta(3, 2) if x < 400 else rng.beta(2, 3), x, y, x + 9, y + 9)
+             for x in range(0, 500, 10) for y in (0, 100)]  # fmt: skip
+    evaluation, _ = curves_of(truth, found)
+    assert threshold_rows(evaluation, 0.001)["f1"].max() == pytest.approx(evaluation.metrics["best_f1"])
+
+
+ignorable = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=12, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    truth=boxes(with_confidence=False),
+    found=boxes(with_confidence=True),
+    marks=ignorable,
+    difficult=st.sampled_from(["count", "ignore"]),
+)
+def test_of_one_class_the_pairs_are_the_evaluators_counts_also_with_crowds_and_difficult_boxes(
+    truth, found, marks, difficult
+):
+    labels, seen = truth_rows(truth).assign(class_id=0), found_rows(found).assign(class_id=0)
+    labels["crowd"], labels["difficult"] = ([mark[i] for mark in marks[: len(labels)]] for i in (0, 1))
+    rules = {"confidence_threshold": 0.25, "difficult": difficult}
+    rows = confusion_rows(labels, seen, [0, 1], ["cat"], **rules).value_counts().to_dict()
+    metrics = evaluate_detections(labels, seen, [0, 1], ["cat"], **rules).metrics
+    hits, missed = rows.get(("cat", "cat"), 0), rows.get(("cat", "background"), 0)
+    assert hits + missed == metrics["num_boxes"]
+    assert hits + rows.get(("background", "cat"), 0) == metrics["num_detections"]
+    if metrics["num_boxes"]:
+        assert hits == pytest.approx(metrics["recall"] * metrics["num_boxes"])
+
+
+def test_a_detection_on_an_ignored_box_of_another_class_is_no_false_alarm():
+    crowd = truth_rows([(0, 1, 0, 0, 100, 100)]).assign(crowd=True)
+    seen = found_rows([(0, 0, 0.9, 0, 0, 10, 10), (0, 0, 0.8, 90, 90, 110, 110), (0, 0, 0.7, 300, 0, 310, 10)])
+    rows = confusion_rows(crowd, seen, [0], CLASSES, confidence_threshold=0.25)
+    assert rows.to_numpy().tolist() == [["background", "cat"]] * 2

@@ -1,15 +1,19 @@
-"""What a person looks at beside the metrics: precision-recall curves and the confusion matrix, as rows."""
+"""What a person looks at beside the metrics, as rows: curves, confusion matrix, slices."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from plumbline.box_matching import match_greedily
-from plumbline.boxes import box_iou
-from plumbline.coco_evaluation import RECALL_POINTS, XYXY, Evaluation, in_order, without_crowds
+from plumbline.confidence_curve import confidence_rows
+from plumbline.detect.scoring.average_precision import RECALL_POINTS
+from plumbline.detect.scoring.coco_evaluation import Evaluation
+from plumbline.detect.scoring.pairs import COUNT, pair_boxes
+
+BACKGROUND = "background"
 
 
 def precision_recall_rows(evaluation: Evaluation) -> pd.DataFrame:
@@ -32,6 +36,24 @@ def precision_recall_rows(evaluation: Evaluation) -> pd.DataFrame:
     )
 
 
+def threshold_rows(evaluation: Evaluation, confidence_floor: float) -> pd.DataFrame:
+    """Return precision, recall and F1 of all classes together at IoU 0.5 against the confidence threshold.
+
+    The artifact's own threshold and the one with the best F1 have rows of their own.
+
+    Args:
+        evaluation: Of the artifact.
+        confidence_floor: Detections below were not kept: the curve begins there.
+
+    Returns:
+        As `plumbline.confidence_curve.confidence_rows`.
+    """
+    metrics = evaluation.metrics
+    marked = [metrics[name] for name in ("confidence_threshold", "best_f1_confidence") if name in metrics]
+    confidence, hits = evaluation.matches.counted_at_50()
+    return confidence_rows(confidence, hits, int(metrics["num_boxes"]), lowest=confidence_floor, marked=marked)
+
+
 def confusion_rows(
     ground_truth: pd.DataFrame,
     detections: pd.DataFrame,
@@ -39,47 +61,39 @@ def confusion_rows(
     class_names: Sequence[str],
     *,
     confidence_threshold: float,
+    difficult: str = COUNT,
 ) -> pd.DataFrame:
     """Pair boxes at IoU 0.5 whatever their classes, most confident detection first, and name both classes.
 
     A box that nothing found is a pair with the predicted class ``background``; a detection of nothing is one
     with the actual class ``background``. So the row of a class adds up to its boxes, the column to its
-    detections.
+    detections, without those that `pair_boxes` ignores.
 
     Args:
-        ground_truth: As for `plumbline.coco_evaluation.evaluate_detections`, and so are the others.
+        ground_truth: As for `plumbline.detect.scoring.coco_evaluation.evaluate_detections`, and so are the others.
         detections: Those below the threshold are left out.
         image_ids: The images to count.
         class_names: Index is class_id.
         confidence_threshold: What the artifact shows to a person.
+        difficult: ``count`` or ``ignore``.
 
     Returns:
         Columns actual and predicted, one row per pair, in the order of class_id with background last.
     """
-    kept = detections[detections["confidence"] >= confidence_threshold]
-    truth, found = in_order(without_crowds(ground_truth), kept, image_ids)
-    truths, founds = dict(iter(truth.groupby("image_id"))), dict(iter(found.groupby("image_id")))
+    pairs = pair_boxes(
+        ground_truth, detections, image_ids, confidence_threshold=confidence_threshold, difficult=difficult
+    )
+    names = np.array([*class_names, _free_name(BACKGROUND, class_names)], dtype=object)
     background = len(class_names)
-    pairs = [
-        pair
-        for image_id in image_ids
-        for pair in _image_pairs(truths.get(image_id, truth[:0]), founds.get(image_id, found[:0]), background)
-    ]
-    names = [*class_names, _free_name("background", class_names)]
-    rows = [(names[actual], names[predicted]) for actual, predicted in sorted(pairs)]
-    return pd.DataFrame(rows, columns=["actual", "predicted"])
+    actual = _classes(ground_truth, pairs["truth"], background)
+    predicted = _classes(detections, pairs["found"], background)
+    order = np.lexsort((predicted, actual))
+    return pd.DataFrame({"actual": names[actual[order]], "predicted": names[predicted[order]]})
 
 
-def _image_pairs(truth: pd.DataFrame, found: pd.DataFrame, background: int) -> list[tuple[int, int]]:
-    iou = box_iou(found[XYXY].to_numpy(dtype=np.float64), truth[XYXY].to_numpy(dtype=np.float64))
-    actual, predicted = truth["class_id"].to_numpy(), found["class_id"].to_numpy()
-    # Two labels on one object overlap a detection alike: then the one of its own class is meant.
-    same = predicted[:, None] == actual[None, :]
-    matched = match_greedily(np.where(iou >= 0.5, iou + 1e-9 * same, 0.0), 0.5)
-    named = np.append(actual, background)[matched]  # -1, no box, is the background at the end
-    missed = actual[np.setdiff1d(np.arange(len(actual)), matched)]
-    pairs = [*zip(named.tolist(), predicted.tolist(), strict=True)]
-    return pairs + [(class_id, background) for class_id in missed.tolist()]
+def _classes(boxes: pd.DataFrame, rows: pd.Series, background: int) -> npt.NDArray[np.int64]:
+    class_ids = np.append(boxes["class_id"].to_numpy(dtype=np.int64), background)
+    return class_ids[rows.to_numpy()]  # `pairs.NONE`, -1, is the one at the end
 
 
 def _free_name(name: str, taken: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""The task `classify`: one class for a whole image."""
