@@ -35,15 +35,16 @@ class TrainSection(TrainParams):
         """Return what is wrong with the models and their pretrained weights, for the check before a run."""
         faults = {}
         if not is_detector(self.detect.model):
-            near = nearest_detector(self.detect.model)
+            like = nearest_detector(self.detect.model)
             faults["detect.model"] = (
-                f"no detector {self.detect.model!r}, expected one of ultralytics'; did you mean {near}?"
+                f"no detector {self.detect.model!r}, expected one of ultralytics'; did you mean {like}?"
             )
         if not is_classifier(self.classify.model):
-            near = " or ".join(nearest(self.classify.model))
+            near = nearest(self.classify.model)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see the README's list"
             faults["classify.model"] = (
-                f"no classifier {self.classify.model!r}, expected lenet or one of torchvision, timm or ultralytics; did"
-                f" you mean {near}?"
+                f"no classifier {self.classify.model!r}, expected lenet or one of torchvision, timm or ultralytics;"
+                f" {hint}"
             )
         given = self.detect.pretrained
         if given != "none" and not Path(given).is_file() and ("/" in given or not given.endswith(".pt")):
