@@ -97,7 +97,8 @@ def _read_run(files: DVCFileSystem, name: str, folder: Path) -> ScoredRun:
         place = f"reports/evaluate/{artifact}"
         metrics[artifact] = json.loads(bring(f"{place}/metrics.json").read_bytes())
         predictions[artifact] = _table(bring(f"{place}/predictions.parquet"), task)
-    split = scored_split(split_of, predictions[WEIGHTS], metrics[WEIGHTS])
+    likely = str(params.get("evaluate", {}).get("split", "test"))
+    split = scored_split(split_of, predictions[WEIGHTS], metrics[WEIGHTS], likely)
     images = data.images[data.images["image_id"].isin(split_of.index[split_of == split])]
     return ScoredRun(name, task, data, images.sort_values("image_id", ignore_index=True), predictions)
 

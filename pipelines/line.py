@@ -22,7 +22,7 @@ from pipelines.graph import Graph, ask_dvc, changed_stages, read_graph
 from pipelines.run_stage import Outcome, StageError, run_stage
 
 REPORT = Path("reports/report/report.md")
-EMBED_BYTES = 1_000_000  # of images, in all, within the report's artifact
+EMBED_BYTES = 3_000_000  # of images, in all, within the report's artifact
 CACHED = "Cached"
 IMAGE_LINK = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)\s:]+\.(?:png|jpe?g))\)")  # no colon: not a URL
 

@@ -68,8 +68,9 @@ def choose_on_val(
             raise
         # Best of what there is: a model that has learned nothing still gets its report, which shows just that.
         confidence = WITHOUT_ONE
-        told["rule"] = f"none: nothing was found on {SPLIT}"
-        tell(f"{artifact.name}: nothing was found on {SPLIT}, so that its confidence threshold stays {confidence}")
+        why = f"nothing was found on {SPLIT}" if len(truth) else f"there is nothing to find on {SPLIT}"
+        told["rule"] = f"none: {why}"
+        tell(f"{artifact.name}: {why}, so that its confidence threshold is {confidence}")
     else:
         confidence = chosen.confidence
         told |= {"precision": chosen.precision, "recall": chosen.recall, "f1": chosen.f1}

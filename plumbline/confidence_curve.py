@@ -47,9 +47,14 @@ def confidence_rows(
     shown = (len(rising) - first).astype(np.float64)
     hits = np.append(np.cumsum(np.asarray(right)[order][::-1])[::-1], 0).astype(np.float64)[first]
     objects = np.full(len(thresholds), float(num_objects))
-    values = (thresholds, _share(hits, shown), _share(hits, objects), _share(2 * hits, shown + objects))
+    values = (thresholds, share(hits, shown), share(hits, objects), share(2 * hits, shown + objects))
     return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
 
 
-def _share(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return part by whole, shape (N,); NaN where the whole is 0.
+
+    >>> share(np.array([1, 0]), np.array([2, 0])).tolist()
+    [0.5, nan]
+    """
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)

@@ -39,13 +39,13 @@ def label_picture(
     Returns:
         The bytes of a PNG.
     """
-    from plumbline.picture_style import png_bytes, styled_figure
+    from plumbline.picture_style import drawable_names, png_bytes, styled_figure
 
     rows = annotations.merge(splits[["image_id", "split"]], on="image_id").merge(
         images[["image_id", "width", "height"]], on="image_id"
     )
     boxes = rows[rows["x1"].notna()]
-    counts = class_counts(rows, class_names)
+    counts = class_counts(rows, drawable_names(class_names))
     kind = "boxes" if len(boxes) else "images"
     num_images = splits["split"].value_counts()
     parts = ", ".join(f"{name} {int(num_images.get(name, 0))}" for name in SPLITS)

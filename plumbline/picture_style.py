@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -80,6 +80,15 @@ def drawable(text: str) -> bool:
 
     font = get_font(findfont(FontProperties(family=[STYLE["font.family"]])))
     return all(char.isspace() or font.get_char_index(ord(char)) for char in text)
+
+
+def drawable_names(names: Sequence[str]) -> list[str]:
+    """Return the names of the classes, ``class 2`` for that of class_id 2 where the font cannot write it.
+
+    >>> drawable_names(["Körper", "血小板"])
+    ['Körper', 'class 1']
+    """
+    return [name if drawable(name) else f"class {class_id}" for class_id, name in enumerate(names)]
 
 
 def short_name(name: str, most: int = 18) -> str:

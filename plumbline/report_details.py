@@ -8,6 +8,7 @@ from typing import Any
 from plumbline.report_content import Content
 from plumbline.report_markdown import cell, code, facts, first_names, fraction, markdown_table
 from plumbline.report_rows import WEIGHTS, Result, title_of
+from plumbline.report_words import ReportWords
 
 RULES = {
     "best_f1": "the one with the best F1",
@@ -18,9 +19,15 @@ RULES = {
 def thresholds_section(content: Content) -> Iterator[str]:
     """Say which confidence threshold each artifact has, and what it gives on val and on the scored split."""
     chosen = {name: threshold_note(result) for name, result in content.ordered}
-    told = next((note for note in chosen.values() if note), None)
+    told = next((note for note in chosen.values() if note and note.get("rule") in RULES), None)
+    told = told or next((note for note in chosen.values() if note), None)
     yield "## Confidence thresholds"
-    yield content.words.threshold_note + (f" {_chosen_how(told)}" if told else "")
+    parts = [content.words.threshold_note, *([_chosen_how(told)] if told else [])]
+    for row in content.rows:
+        note = chosen[row.name]
+        if note and told and note.get("rule") != told.get("rule"):
+            parts.append(f"**{cell(title_of(row))}** has one that was not chosen so: {_rule(note)}.")
+    yield " ".join(parts)
     titles = content.words.at_threshold
     split = f"{told.get('split', 'val')}" if told else "val"
     head = [
@@ -46,9 +53,12 @@ def threshold_note(result: Result) -> dict[str, Any] | None:
 
 
 def _chosen_how(note: dict[str, Any]) -> str:
-    rule = RULES.get(str(note.get("rule")), str(note.get("rule")))
     images = f"{note['num_images']:,} " if "num_images" in note else ""
-    return f"Chosen for each artifact on the {images}{note.get('split')} images: {rule}."
+    return f"Chosen for each artifact on the {images}{note.get('split')} images: {_rule(note)}."
+
+
+def _rule(note: dict[str, Any]) -> str:
+    return RULES.get(str(note.get("rule")), cell(note.get("rule")))
 
 
 def undefined_section(content: Content) -> Iterator[str]:
@@ -66,7 +76,7 @@ def undefined_section(content: Content) -> Iterator[str]:
     yield "These have no value; nowhere do they count as 0."
     body = [
         [
-            first_names([f"`{cell(metric)}`" for metric in sorted(metrics)]),
+            first_names([code(metric) for metric in sorted(metrics)]),
             cell(why),
             "all" if len(names) == len(content.rows) else cell(", ".join(names)),
         ]
@@ -85,7 +95,7 @@ def training_section(content: Content) -> Iterator[str]:
     yield "## Training"
     lines = [f"- Epochs: {metrics.get('num_epochs')}{of}; the best was epoch {metrics.get('best_epoch')}"]
     scores = {key: value for key, value in sorted(metrics.items()) if key not in _NOT_SCORES}
-    lines += [f"- {cell(key)} of that epoch: {value:.4g}" for key, value in scores.items()]
+    lines += [f"- {_score_title(key, content.words)} of that epoch: {value:.4g}" for key, value in scores.items()]
     if "num_parameters" in metrics:
         lines.append(f"- Parameters: {metrics['num_parameters'] / 1e6:,.3g} million")
     if "gflops" in metrics:
@@ -93,6 +103,13 @@ def training_section(content: Content) -> Iterator[str]:
     yield "\n".join(lines)
     yield f"![Losses, learning rate and scores by epoch]({folder}/training.png)"
     yield f"![Labels by class and split]({folder}/labels.png)"
+
+
+def _score_title(column: str, words: ReportWords) -> str:
+    """Return what a column of the table of epochs is for a person, and whose number it is where it is not ours."""
+    whose = ", by ultralytics' own evaluator," if column.endswith("_ultralytics") else ""
+    metric = column.removeprefix("val_").removesuffix("_ultralytics")
+    return f"{cell(words.score_of(metric).title)} on val{whose}"
 
 
 _NOT_SCORES = ("num_epochs", "best_epoch", "num_parameters", "gflops")

@@ -88,7 +88,15 @@ def first_names(names: Sequence[str], most: int = 12) -> str:
 
 
 def cell(text: object) -> str:
-    """Return a text that is one cell of a table."""
+    r"""Return a text that is one cell of a table, and no tag of HTML: a class may be called ``<unknown>``.
+
+    >>> cell("<a|b>")
+    '&lt;a\\|b>'
+    """
+    return _one_line(text).replace("<", "&lt;")
+
+
+def _one_line(text: object) -> str:
     return str(text).replace("|", "\\|").replace("\n", " ")
 
 
@@ -102,7 +110,7 @@ def code(value: object) -> str:
         value = round(value, 3)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     cut = text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
-    return f"`{cell(cut)}`"
+    return f"`{_one_line(cut)}`"
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], *, left: int, escaped: bool = False) -> str:

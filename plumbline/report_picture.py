@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from plumbline.drawing import PALETTE_HEX, choose_places
-from plumbline.picture_style import DPI, GREY, LIGHT, png_bytes, short_name, styled_figure
+from plumbline.picture_style import DPI, GREY, LIGHT, drawable_names, png_bytes, short_name, styled_figure
 from plumbline.report_markdown import percent
 from plumbline.report_rows import WEIGHTS, Row, title_of
 from plumbline.report_words import ReportWords
@@ -277,7 +277,8 @@ def _draw_classes(axes: Axes, rows: Sequence[Row], words: ReportWords) -> None:
             color=colors[row.name], markersize=size, markeredgecolor="white",
             markeredgewidth=0.6, zorder=3,
         )  # fmt: skip
-    shown = [short_name(name) for name in names]
+    drawn = dict(zip(reference, drawable_names(list(reference)), strict=True))
+    shown = [short_name(drawn[name]) for name in names]
     crowded = sum(len(name) + 2 for name in shown) > 130
     axes.set_xticks(at, shown, rotation=90 if crowded else 0, fontsize=9 if crowded else 11)
     axes.set(ylim=(0, 1.02), xlim=(-0.6, len(names) - 0.4))

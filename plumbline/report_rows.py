@@ -196,18 +196,19 @@ def evenly_spaced(image_ids: Sequence[int], count: int) -> list[int]:
     return [ordered[i] for i in np.linspace(0, len(ordered) - 1, count).round().astype(int)]
 
 
-def scored_split(split_of: pd.Series, predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
-    """Return which split was scored: the one with as many images that holds every predicted image.
+def scored_split(split_of: pd.Series, predictions: pd.DataFrame, metrics: Mapping[str, Any], likely: str) -> str:
+    """Return which split was scored: one with as many images that holds every predicted image.
 
     Args:
         split_of: image_id -> split.
         predictions: Column image_id.
         metrics: Holds num_images.
+        likely: The one that is taken where several are possible: equally large ones, and nothing was predicted.
 
     Raises:
         EvaluationError: There is none.
     """
-    for split in ("test", "val", "train"):
+    for split in (likely, "test", "val", "train"):
         image_ids = split_of.index[split_of == split]
         if len(image_ids) == metrics.get("num_images") and predictions["image_id"].isin(image_ids).all():
             return split

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from plumbline.drawing import PALETTE_HEX
-from plumbline.picture_style import DPI, GREY, INK, LIGHT, drawable, png_bytes, short_name, styled_figure
+from plumbline.picture_style import DPI, GREY, INK, LIGHT, drawable_names, png_bytes, short_name, styled_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,7 @@ def curves_picture(
 def _with_drawable_names(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Return the tables with ``class 2`` for the name of class_id 2 where the font cannot write that."""
     names = tables["classes"]["class"].tolist()
-    other = {name: f"class {class_id}" for class_id, name in enumerate(names) if not drawable(name)}
+    other = {name: drawn for name, drawn in zip(names, drawable_names(names), strict=True) if name != drawn}
     columns = {"pr_curve": ["class"], "confusion": ["actual", "predicted"], "classes": ["class"]}
     renamed = {
         stem: tables[stem].assign(**{one: tables[stem][one].replace(other) for one in chosen})

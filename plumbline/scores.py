@@ -18,7 +18,7 @@ prediction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -48,6 +48,17 @@ class ScoringSettings:
 
 # Every task gives these, because one dvc.yaml names them as plots.
 TABLES = ("pr_curve", "confidence_curve", "confusion", "classes", "slices")
+
+
+def free_name(name: str, taken: Sequence[str]) -> str:
+    """Put brackets around a name of ours that a class has already.
+
+    >>> free_name("all", ["cat"]), free_name("all", ["all"])
+    ('all', '(all)')
+    """
+    while name in taken:
+        name = f"({name})"
+    return name
 
 
 @dataclass(frozen=True)

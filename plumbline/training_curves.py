@@ -44,12 +44,15 @@ def curve_files(epochs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def best_epoch(epochs: pd.DataFrame, score: str) -> int | None:
     """Return the epoch whose score is highest; None where no score is defined.
 
-    Of several that with the lowest ``val_loss``, where there is such a column, then the earliest.
+    Of several that with the lowest ``val_loss`` where there is such a column, then the earliest; without one the
+    latest, as the training of detectors keeps it.
     """
     best = epochs[epochs[score].notna() & (epochs[score] == epochs[score].max())]
+    if best.empty:
+        return None
     if "val_loss" in best:
-        best = best.sort_values("val_loss", kind="stable")
-    return None if best.empty else int(best["epoch"].iloc[0])
+        return int(best.sort_values("val_loss", kind="stable")["epoch"].iloc[0])
+    return int(best["epoch"].iloc[-1])
 
 
 def training_picture(epochs: pd.DataFrame, title: str, score: str) -> bytes:

@@ -34,7 +34,8 @@ class DetectTraining(StageParams):
 class ClassifyTraining(StageParams):
     """Section ``train.classify``."""
 
-    model: str = Field(pattern=r"^[a-z0-9_.-]+$", description="lenet, or a name of torchvision, ultralytics or timm")
+    # Whatever is typed: who looks for the name suggests the nearest, which a pattern cannot.
+    model: str = Field(min_length=1, description="lenet, or a name of torchvision, ultralytics or timm")
     pretrained: str = Field(min_length=1, description="none, a path to weights, or default: those of the library")
     epochs: int = Field(ge=1, description="passes over the train split")
     patience: int = Field(ge=1, description="stop after so many epochs without a better val score")

@@ -6,6 +6,7 @@ task. Nothing that is written holds a time, so the same artifact and data give t
 
 from __future__ import annotations
 
+import difflib
 import functools
 import sys
 from collections.abc import Sequence
@@ -13,16 +14,17 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from plumbline.contact_sheet import write_jpeg
 from plumbline.errors import EvaluationError
 from plumbline.files import replacing, write_json, write_text
-from plumbline.manifest import Dataset, read_dataset, write_table
+from plumbline.manifest import IMAGES_SCHEMA, Dataset, read_dataset, write_table
 from plumbline.params import StageParams, load_section
 from plumbline.predicting import predict_images
 from plumbline.runtime.session import Session, load_artifact
 from plumbline.scores import TABLES, Scores, ScoringSettings
+from plumbline.slices import BOX_SIZE
 from plumbline.split_images import images_of_split
 from plumbline.tasks import task_module
 from stages.shape import exit_code, path_arguments
@@ -40,6 +42,17 @@ class EvaluateParams(StageParams):
     slices: list[str] = Field(description="Columns of images.parquet, and box_size.")
     slice_bins: int = Field(ge=2, le=20, description="Parts of a column of numbers.")
     worst: int = Field(ge=1, le=100, description="Images on the sheet of the worst mistakes.")
+
+    @field_validator("slices")
+    @classmethod
+    def _known(cls, columns: list[str]) -> list[str]:
+        # Before a run: scoring itself would say it only after the training.
+        known = [*IMAGES_SCHEMA.names, BOX_SIZE]
+        for column in columns:
+            if column not in known:
+                near = difflib.get_close_matches(column, known, n=1, cutoff=0.0)[0]
+                raise ValueError(f"columns out of {', '.join(known)} (did you mean {near} by {column!r}?)")
+        return columns
 
 
 SECTIONS: dict[str, type[StageParams]] = {"evaluate": EvaluateParams}
@@ -114,7 +127,8 @@ def _check_fit(task: str, params: EvaluateParams, path: Path, session: Session, 
             f" {', '.join(artifact.class_names)}; train and export again"
         )
     threshold = artifact.decode.confidence_threshold
-    if params.confidence_floor > threshold:
+    # A classifier has a probability for every class, so that nothing is below a floor.
+    if task == "detect" and params.confidence_floor > threshold:
         raise EvaluationError(
             f"evaluate.confidence_floor is {params.confidence_floor}, expected at most the artifact's own threshold"
             f" {threshold:g}, which was chosen on val; lower it in params.yaml"

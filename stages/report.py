@@ -60,7 +60,13 @@ class ReportParams(StageParams):
     seed: int = Field(ge=0, description="Of the bootstrap samples.")
 
 
-SECTIONS: dict[str, type[BaseModel]] = {"report": ReportParams, "evaluate": DifficultParams}
+class ScoredParams(DifficultParams):
+    """What the report needs of the section ``evaluate``."""
+
+    split: Literal["train", "val", "test"] = Field(description="The images that were scored.")
+
+
+SECTIONS: dict[str, type[BaseModel]] = {"report": ReportParams, "evaluate": ScoredParams}
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ def run(
     params: ReportParams,
     *,
     difficult: str,
+    split: str = "test",
     targets: Sequence[str],
     evaluate: Path,
     benchmark: Path,
@@ -103,6 +110,7 @@ def run(
         task: A row of `plumbline.tasks.TASKS`.
         params: Section ``report``.
         difficult: ``evaluate.difficult``.
+        split: ``evaluate.split``.
         targets: Their names, in the order of the table. What another run left behind of others is not read.
         evaluate: One folder per artifact, and ``weights``, as the evaluate stage writes them.
         benchmark: ``<target>.json`` and ``<target>.machine.json`` per target.
@@ -129,7 +137,7 @@ def run(
     columns = scoring.PREDICTIONS_SCHEMA.names
     predictions = {name: _read_parquet(evaluate / name / "predictions.parquet", columns) for name in results}
     split_of = read_splits(splits).set_index("image_id")["split"]
-    scored = scored_split(split_of, predictions[WEIGHTS], results[WEIGHTS].metrics)
+    scored = scored_split(split_of, predictions[WEIGHTS], results[WEIGHTS].metrics, split)
     is_scored = data.images["image_id"].isin(split_of.index[split_of == scored])
     images = data.images[is_scored].sort_values("image_id", ignore_index=True)
     settings = BootstrapSettings(params.bootstrap_samples, params.confidence_level, params.seed, difficult)
@@ -361,10 +369,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         params = load_section(arguments.params, "report", ReportParams)
-        difficult = load_section(arguments.params, "evaluate", DifficultParams).difficult
+        scored = load_section(arguments.params, "evaluate", ScoredParams)
         targets = list(read_params(arguments.params)["targets"])
         paths = {name: getattr(arguments, name) for name in names}
-        rows = run(arguments.task, params, difficult=difficult, targets=targets, **paths)
+        rows = run(arguments.task, params, difficult=scored.difficult, split=scored.split, targets=targets, **paths)
         print(f"{len(rows)} rows -> {arguments.out / 'report.md'}", flush=True)  # noqa: T201
 
     return exit_code(work)

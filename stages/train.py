@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -141,8 +142,11 @@ def _run_key(task: str, params: StageParams, labels: Path, splits: Path) -> str:
     library = Path(__file__).parent.parent / "plumbline"
     # Python's own caches beside them come and go.
     code = sorted([*(library / "yolo").glob("*.py"), *(library / task / "training").glob("*.py")])
+    code.append(library / "runtime" / "preprocess.py")
     parts = [
         task,
+        # Another version of torch or ultralytics need not understand the state, nor go on as the one before.
+        json.dumps(toolchain(task_module(task, "training").PACKAGES), sort_keys=True),
         params.model_dump_json(),
         dataset_sha256(labels),
         sha256_of(splits),

@@ -34,7 +34,22 @@ from plumbline.yolo.resume import (
 )
 
 FAILURE = "failure.txt"
+BEST_BY = "metrics/mAP50-95(B)"  # ultralytics' fitness of a detector, and `plumbline.yolo.training.SCORE`
 RUN = "run"  # ultralytics' own folder, below that of the state; it removes it when it starts ranks
+
+
+def refuse_broken_weights(model: Any, epoch: int, learning_rate: float) -> None:
+    """Refuse weights that are no numbers: a finite loss can have a gradient that is none, in the last step of all.
+
+    Raises:
+        TrainingError: It names the first such tensor.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise TrainingError(
+                f"epoch {epoch}: the weights {name} hold NaN or infinite values, expected finite numbers; lower"
+                f" train.detect.learning_rate, now {learning_rate:g}"
+            )
 
 
 class EpochLoader(DataLoader[Any]):
@@ -168,7 +183,10 @@ class StatefulTrainer(DetectionTrainer):
 
     def save_model(self) -> bool:
         """Write the state; called once an epoch by the first rank alone."""
-        if self.best_fitness == self.fitness:
+        scores = [row[BEST_BY] for row in self.rows]
+        # As the table of epochs tells them, and of equal ones the latest: ultralytics' patience counts so, too.
+        if scores[-1] >= max(scores):
+            refuse_broken_weights(self.ema.ema, self.epoch + 1, self.args.lr0)
             self._best = checkpoint_bytes(self.ema.ema, self.args.imgsz, Path(str(self.args.model)).stem)
         save_state(self, self.state_path, self.rows, self._best)
         return True

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from plumbline.report_rows import (
     choose_shown,
     evenly_spaced,
     row_values,
+    scored_split,
     units_of,
 )
 from plumbline.runtime.artifact import (
@@ -508,3 +510,49 @@ def test_picture_of_many_classes_shows_the_lowest():
     values = {name: None if i == 0 else i / 100 for i, name in enumerate(names)}
     rows = [dataclasses.replace(row, class_scores={"class_map50_95": values}) for row in rows_of()]
     assert drawn(rows).startswith(b"\x89PNG")
+
+
+def test_picture_numbers_classes_that_its_font_cannot_write():
+    def with_name(name: str) -> bytes:
+        scores = {"class_map50_95": {"cat": 0.5, name: 0.7}}
+        return drawn([dataclasses.replace(row, class_scores=scores) for row in rows_of()])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of characters that the font does not have
+        assert with_name("血小板") == with_name("class 1")
+
+
+def test_score_that_chose_the_epoch_says_whose_it_is():
+    ours = {"num_epochs": 2, "best_epoch": 2, "val_map50_95_ultralytics": 0.8221}
+    text = page(content(training=Training(ours, "../train")))
+    assert "- mAP50-95 on val, by ultralytics' own evaluator, of that epoch: 0.8221" in text
+    assert "- mAP50-95 on val of that epoch: 0.8374" in page(content())
+
+
+def test_artifact_whose_threshold_was_chosen_in_another_way_is_named():
+    given = results()
+    for name in given:
+        # Of the first of them, too: what is said of all must not be its reason.
+        rule = "none: nothing was found on val" if name in ("weights", "onnx-int8") else "best_f1"
+        notes = {"threshold": {"rule": rule, "split": "val", "num_images": 7}}
+        given[name] = dataclasses.replace(given[name], artifact=dataclasses.replace(given[name].artifact, notes=notes))
+    told = section(page(content(results=given)), "Confidence thresholds")
+    assert "Chosen for each artifact on the 7 val images: the one with the best F1." in told
+    assert "**trained weights** has one that was not chosen so: none: nothing was found on val." in told
+    assert "**onnx-int8** has one that was not chosen so" in told
+    assert "onnx-fp32** has" not in told
+
+
+def test_class_that_looks_like_a_tag_is_no_tag():
+    rows = [dataclasses.replace(row, class_scores={"class_map50_95": {}}) for row in rows_of()]
+    text = page(content(rows=rows, class_names=("cat", "<unknown>")))
+    assert "**&lt;unknown>**" in text
+    assert "<unknown>" not in text
+
+
+def test_split_of_which_nothing_was_predicted_is_the_one_asked_for():
+    split_of = pd.Series(["train", "val", "test"])
+    nothing, one = pd.DataFrame({"image_id": []}), {"num_images": 1}
+    for split in split_of:
+        assert scored_split(split_of, nothing, one, split) == split
+    assert scored_split(split_of, pd.DataFrame({"image_id": [0]}), one, "test") == "train"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -53,8 +55,11 @@ def test_a_score_that_is_never_defined_is_drawn_as_such():
     assert pixels(training_picture(epochs, "t", "val_top1")).std() > 10
 
 
-def test_the_earliest_of_equal_epochs_is_the_best():
-    assert best_epoch(pd.DataFrame({"epoch": [1, 2, 3], "s": [0.5, 0.7, 0.7]}), "s") == 2
+def test_of_equal_epochs_one_is_the_best():
+    equal = pd.DataFrame({"epoch": [1, 2, 3, 4], "s": [0.5, 0.7, 0.7, 0.6]})
+    assert best_epoch(equal, "s") == 3
+    assert best_epoch(equal.assign(val_loss=[0.1, 0.3, 0.3, 0.1]), "s") == 2
+    assert best_epoch(equal.assign(val_loss=[0.1, 0.3, 0.2, 0.1]), "s") == 3
 
 
 def test_curves_together_are_the_table():
@@ -92,6 +97,15 @@ def test_labels_are_drawn_the_same_twice(num_classes):
     # Boxes have four panels more than classes of whole images.
     whole = annotations.assign(x1=np.nan, y1=np.nan, x2=np.nan, y2=np.nan)
     assert pixels(label_picture(whole, data.images, splits, names)).shape[0] < pixels(png).shape[0]
+
+
+def test_classes_that_the_font_cannot_write_are_numbered():
+    data = dataset()
+    splits = pd.DataFrame({"image_id": [0, 1], "split": ["train", "val"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pictures = [label_picture(data.annotations, data.images, splits, ["a", b]) for b in ("血小板", "class 1")]
+    assert pictures[0] == pictures[1]
 
 
 def test_no_label_at_all_is_drawn_too():

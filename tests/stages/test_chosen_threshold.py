@@ -76,6 +76,12 @@ def test_a_model_that_finds_nothing_says_so(detector):
     assert "f1" not in told
 
 
+def test_a_val_without_boxes_is_not_blamed_on_the_model(detector):
+    write_tiny_dataset(detector / "bare", [VAL], ["val"], [[]])
+    (detector / "bare/artifact").symlink_to(detector / "artifact")
+    assert choose(detector / "bare").notes["threshold"]["rule"] == "none: there is nothing to find on val"
+
+
 def test_an_empty_val_is_an_error(detector):
     write_tiny_dataset(detector / "none", [VAL], ["test"])
     (detector / "none/artifact").symlink_to(detector / "artifact")
@@ -93,7 +99,7 @@ def test_a_classifier(tmp_path):
 
 
 def test_difficult_boxes_count_as_the_evaluation_counts_them(detector):
-    """The dimmest box is called difficult: ignored, it is neither found nor missed, and the threshold rises above it."""
+    """The dimmest box is difficult: ignored, it is neither found nor missed, and the threshold rises above it."""
     path = detector / "validated/annotations.parquet"
     boxes = pd.read_parquet(path)
     boxes["difficult"] = [False, False, True]

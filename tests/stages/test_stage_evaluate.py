@@ -108,6 +108,13 @@ def test_another_split_scores_other_images(place):
     assert set(pd.read_parquet(place / "out/predictions.parquet")["image_id"]) == {0}
 
 
+def test_no_slices_are_a_table_without_rows(place):
+    assert stage(place, slices="[]") == 0
+    slices = pd.read_csv(place / "out/slices.csv")
+    assert slices.empty
+    assert list(slices)[:4] == ["column", "slice", "num_images", "num_objects"]
+
+
 def test_other_files_in_the_folder_stay(place):
     (place / "out").mkdir()
     (place / "out/.gitignore").write_text("/predictions.parquet\n")
@@ -127,7 +134,7 @@ def test_other_files_in_the_folder_stay(place):
         ({"splits": "nowhere"}, "nowhere: not a readable table of image_id and split"),
         ({"splits": "validated/findings.parquet"}, "findings.parquet: not a readable table of image_id and split"),
         ({"task": "classify"}, "a box, expected one class for the whole image, got 4 boxes"),
-        ({"slices": "[brightnes]"}, "brightness"),
+        ({"slices": "[brightnes]"}, "box_size (did you mean brightness by 'brightnes'?), got"),
         ({"artifact": "other"}, "expected the classes of the dataset, red, green, got red, blue"),
     ],
 )

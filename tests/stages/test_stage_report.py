@@ -465,7 +465,7 @@ def test_wrong_parameter_is_one_line(project, capsys, value):
 def test_difficult_is_read_as_evaluate_reads_it(project, capsys):
     write_params(project, difficult="maybe")
     assert main(command(project)) == 1
-    assert "params.yaml:6: wrong value for evaluate.difficult" in capsys.readouterr().err
+    assert "params.yaml:7: wrong value for evaluate.difficult" in capsys.readouterr().err
     assert DifficultParams(difficult="ignore", slices=[]).difficult == "ignore"
 
 

@@ -17,7 +17,9 @@ from small_detector_run import SETTINGS, small_dataset
 
 from plumbline.files import sha256_of
 from plumbline.manifest import write_dataset
-from plumbline.params import load_section
+from plumbline.params import check_section, load_section, read_params
+from plumbline.training_settings import DetectTraining
+from stages import train as stage
 from stages.train import TrainSection
 
 COMMAND = [
@@ -96,3 +98,27 @@ def test_what_can_be_known_before_a_run_is(changes, faulty):
     faults = changed.missing_files()
     assert set(faults) == set(faulty)
     assert all(words in faults[key] for key, words in faulty.items())
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [("resent18", "did you mean resnet18"), ("ResNet18", "did you mean resnet18"), ("xyzzy", "see the README's list")],
+)
+def test_a_classifier_that_does_not_exist_is_told_before_a_run(typed, said):
+    values = read_params(ROOT / "params.yaml")["train"]
+    values["classify"]["model"] = typed
+    faults = check_section(ROOT / "params.yaml", "train", values, TrainSection).missing_files()
+    assert list(faults) == ["classify.model"]
+    assert said in faults["classify.model"]
+
+
+def test_only_a_run_that_would_give_the_same_weights_goes_on(prepared, monkeypatch):
+    def key(**changes) -> str:
+        settings = DetectTraining(**{**SETTINGS, **changes})
+        return stage._run_key("detect", settings, prepared / "validated", prepared / "splits.parquet")
+
+    before = key()
+    assert key() == before
+    assert key(seed=SETTINGS["seed"] + 1) != before
+    monkeypatch.setattr(stage, "toolchain", lambda packages: dict.fromkeys(packages, "another version"))
+    assert key() != before

@@ -19,7 +19,7 @@ from plumbline.classify.scoring.class_metrics import (
 from plumbline.classify.scoring.one_vs_rest import POINTS, Floats, OneVsRest, one_vs_rest
 from plumbline.classify.scoring.predictions import Scored, put_together
 from plumbline.confidence_curve import confidence_rows
-from plumbline.scores import Scores, ScoringSettings, Threshold, ThresholdRule
+from plumbline.scores import Scores, ScoringSettings, Threshold, ThresholdRule, free_name
 from plumbline.slices import BOX_SIZE, image_slices
 from plumbline.thresholds import choose
 
@@ -173,17 +173,6 @@ def _curve_rows(across: str, up: str, values: Floats, class_names: Sequence[str]
     return pd.DataFrame(
         {across: np.tile(POINTS, len(names)), up: np.concatenate(columns), "class": np.repeat(names, len(POINTS))}
     )
-
-
-def free_name(name: str, taken: Sequence[str]) -> str:
-    """Put brackets around a name of ours that a class has already.
-
-    >>> free_name("all", ["cat"]), free_name("all", ["all"])
-    ('all', '(all)')
-    """
-    while name in taken:
-        name = f"({name})"
-    return name
 
 
 def _calibration(scored: Scored) -> pd.DataFrame:

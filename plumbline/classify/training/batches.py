@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 class BatchOrder(torch.utils.data.Sampler[Batch]):
     """All images of a split, cut into batches of nearly one size, shuffled anew in each epoch.
 
-    No batch is a small rest, which would make a noisy step, and none at all where batch norm meets a single image.
+    No batch is a small rest, which would make a noisy step, and with batch norm and a rest of one image none at all.
     """
 
     def __init__(self, num_images: int, batch: int, *, seed: int | None, first_epoch: int = 0) -> None:

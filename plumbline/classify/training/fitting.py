@@ -23,6 +23,12 @@ from plumbline.errors import TrainingError
 
 # Of processes that decode and augment for one GPU. A CPU that trains has no core to spare for them.
 MOST_WORKERS = 8
+# What torch's batch normalisation says where one image has shrunk to one pixel: it has no variance.
+SINGLE_VALUE = "Expected more than 1 value per channel when training"
+ONE_IMAGE = (
+    "a batch has one image for a device, and the network's batch normalisation needs two; raise train.classify.batch in"
+    " params.yaml, or add images to the split train"
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,8 @@ def fit(learner: Learner, feed: Feed, kept: Kept, devices: Devices, say: Callabl
     """Train to the end; the results are in the folder of the run.
 
     Raises:
-        TrainingError: A loss is NaN, a batch is smaller than the number of devices, or a GPU's memory is too small.
+        TrainingError: A loss is NaN, a batch is smaller than the number of devices or than the network can learn from,
+            or a GPU's memory is too small.
     """
     world = len(devices.indices)
     smallest = min(len(part) for order in (feed.train_order(), feed.val_order()) for _, part in order)
@@ -157,8 +164,14 @@ def _said_as_ours() -> Iterator[None]:
         raise TrainingError(
             "the GPU's memory is too small for train.classify.batch; lower it, or image_size, in params.yaml"
         ) from error
+    except ValueError as error:
+        if SINGLE_VALUE not in str(error):
+            raise
+        raise TrainingError(ONE_IMAGE) from error
     except torch.multiprocessing.ProcessRaisedException as error:
         # All that comes out of a spawned process is its traceback's text.
+        if SINGLE_VALUE in str(error):
+            raise TrainingError(ONE_IMAGE) from error
         ours = re.search(r"(?:TrainingError|DatasetError): (.+)", str(error))
         if ours is None:
             raise

@@ -151,15 +151,15 @@ class Learner(pl.LightningModule):
 
 
 def top1_and_macro_f1(confusion: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Return the share of right answers, and the mean F1 of the classes that are there or were answered.
+    """Return the share of right answers, and the mean F1 of the classes that have images, as the evaluator has them.
 
     Args:
         confusion: Shape (C, C): images of each class (row) that were called each class (column).
 
-    >>> top1_and_macro_f1(np.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
-    (0.75, 0.7333333333333334)
+    >>> top1_and_macro_f1(np.array([[1, 1, 0], [0, 2, 1], [0, 0, 0]]))
+    (0.6, 0.6666666666666666)
     """
-    right = np.diag(confusion)
-    both = confusion.sum(axis=0) + confusion.sum(axis=1)
-    seen = both > 0
-    return float(right.sum() / confusion.sum()), float((2 * right[seen] / both[seen]).mean())
+    right, images = np.diag(confusion), confusion.sum(axis=1)
+    there = images > 0
+    f1 = 2 * right[there] / (images + confusion.sum(axis=0))[there]
+    return float(right.sum() / confusion.sum()), float(f1.mean())

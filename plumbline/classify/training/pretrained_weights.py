@@ -65,7 +65,7 @@ def take_over(
     """Copy the tensors that fit, and return what happened as a sentence.
 
     Raises:
-        TrainingError: They are another architecture's: see `MOST_CONFLICTS` and `LEAST_SHARE`.
+        TrainingError: They are another architecture's, see `MOST_CONFLICTS` and `LEAST_SHARE`; or one is NaN.
     """
     own = module.state_dict()
     shared = {key: state[key] for key in own if key in state}
@@ -75,7 +75,13 @@ def take_over(
     if len(taken) < LEAST_SHARE * len(own) or conflicts > MOST_CONFLICTS * len(own):
         raise TrainingError(
             f"{source}: only {len(taken)} of the {len(own)} tensors of {name} fit, expected its weights; give weights"
-            f" of {name}, or change train.classify.model"
+            f" of {name} (of this image_size, where its layers depend on it), or change train.classify.model"
+        )
+    broken = [key for key, tensor in taken.items() if tensor.isnan().any()]
+    if broken:
+        raise TrainingError(
+            f"{source}: {len(broken)} of its tensors hold NaN, {broken[0]} the first, expected numbers; give weights of"
+            " a training that ended well"
         )
     module.load_state_dict({**own, **taken})
     parts = [f"{len(taken)} of {len(own)} tensors taken over"]

@@ -58,15 +58,11 @@ def write_weights(path: Path, weights: ClassifierWeights) -> None:
         torch.save(values, file)
 
 
-def read_weights(path: Path, num_classes: int | None = None) -> ClassifierWeights:
+def read_weights(path: Path) -> ClassifierWeights:
     """Read what `write_weights` wrote.
 
-    Args:
-        path: The file.
-        num_classes: What the data set has, where that is known.
-
     Raises:
-        BackendError: It is missing, not such a file, damaged, or of another number of classes.
+        BackendError: It is missing, not such a file, or damaged.
     """
     try:
         values: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -77,11 +73,6 @@ def read_weights(path: Path, num_classes: int | None = None) -> ClassifierWeight
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         got = f"format {values.get('format')!r}" if isinstance(values, dict) else type(values).__name__
         raise BackendError(f"{path}: {_FOREIGN}, got {got}; {_WHAT_TO_DO}")
-    if num_classes is not None and values["num_classes"] != num_classes:
-        raise BackendError(
-            f"{path}: weights of a classifier of another number of classes, expected {num_classes}"
-            f" (dataset.class_names), got {values['num_classes']}; train with these classes, or give other weights"
-        )
     preprocessing: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values["preprocessing"].items()
     }

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from plumbline import thresholds
+from plumbline.confidence_curve import share
 from plumbline.detect.scoring.average_precision import highest_recall, interpolated_precision
 from plumbline.detect.scoring.matching import ALL_AREAS, IOU_50, IOU_75, XYXY, Matches, match
 from plumbline.errors import EvaluationError
@@ -204,15 +204,11 @@ def _class_rows(
             "map50_95": precision.mean(axis=(0, 1)),
             "map50": precision[IOU_50].mean(axis=0),
             "ar100": recall.mean(axis=0),
-            "precision": _share(num_hits, num_shown),
-            "recall": _share(num_hits, num_objects),
-            "f1": _share(2 * num_hits, num_shown + num_objects),
+            "precision": share(num_hits, num_shown),
+            "recall": share(num_hits, num_objects),
+            "f1": share(2 * num_hits, num_shown + num_objects),
         }
     )
-
-
-def _share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
 def _threshold_metrics(matches: Matches, threshold: float) -> dict[str, float]:
@@ -223,7 +219,7 @@ def _threshold_metrics(matches: Matches, threshold: float) -> dict[str, float]:
     confidence, hits = matches.counted_at_50()
     shown = confidence >= threshold
     num_shown, num_hits, num_boxes = int(shown.sum()), int(hits[shown].sum()), int(matches.num_counted().sum())
-    precision, recall, f1 = _share(
+    precision, recall, f1 = share(
         np.array([num_hits, num_hits, 2 * num_hits]), np.array([num_shown, num_boxes, num_shown + num_boxes])
     ).tolist()
     best, at = thresholds.best_f1(confidence, hits, num_boxes) if num_boxes else (np.nan, None)

@@ -12,6 +12,7 @@ from plumbline.confidence_curve import confidence_rows
 from plumbline.detect.scoring.average_precision import RECALL_POINTS
 from plumbline.detect.scoring.coco_evaluation import Evaluation
 from plumbline.detect.scoring.pairs import COUNT, pair_boxes
+from plumbline.scores import free_name
 
 BACKGROUND = "background"
 
@@ -28,7 +29,7 @@ def precision_recall_rows(evaluation: Evaluation) -> pd.DataFrame:
     known = np.flatnonzero(~np.isnan(precision[0]))
     if len(known) == 0:
         return pd.DataFrame({"recall": [], "precision": [], "class": pd.Series([], dtype=object)})
-    curves = [(_free_name("all", evaluation.class_names), precision[:, known].mean(axis=1))]
+    curves = [(free_name("all", evaluation.class_names), precision[:, known].mean(axis=1))]
     curves += [(evaluation.class_names[index], precision[:, index]) for index in known.tolist()]
     return pd.concat(
         [pd.DataFrame({"recall": RECALL_POINTS, "precision": y, "class": name}) for name, y in curves],
@@ -83,7 +84,7 @@ def confusion_rows(
     pairs = pair_boxes(
         ground_truth, detections, image_ids, confidence_threshold=confidence_threshold, difficult=difficult
     )
-    names = np.array([*class_names, _free_name(BACKGROUND, class_names)], dtype=object)
+    names = np.array([*class_names, free_name(BACKGROUND, class_names)], dtype=object)
     background = len(class_names)
     actual = _classes(ground_truth, pairs["truth"], background)
     predicted = _classes(detections, pairs["found"], background)
@@ -94,14 +95,3 @@ def confusion_rows(
 def _classes(boxes: pd.DataFrame, rows: pd.Series, background: int) -> npt.NDArray[np.int64]:
     class_ids = np.append(boxes["class_id"].to_numpy(dtype=np.int64), background)
     return class_ids[rows.to_numpy()]  # `pairs.NONE`, -1, is the one at the end
-
-
-def _free_name(name: str, taken: Sequence[str]) -> str:
-    """Put brackets around a name of ours that a class has already.
-
-    >>> _free_name("all", ["cat"]), _free_name("all", ["all"])
-    ('all', '(all)')
-    """
-    while name in taken:
-        name = f"({name})"
-    return name

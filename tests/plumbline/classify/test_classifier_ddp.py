@@ -72,6 +72,9 @@ def test_an_error_of_another_process_is_found_in_its_traceback():
     text = "Traceback:\n  File x\nplumbline.errors.TrainingError: epoch 2, batch 1: what; do this\n"
     with pytest.raises(TrainingError, match=r"^epoch 2, batch 1: what; do this$"), fitting._said_as_ours():
         raise torch.multiprocessing.ProcessRaisedException(text, 0, 1)
+    text = f"Traceback:\nValueError: {fitting.SINGLE_VALUE}, got input size [1, 8]\n"
+    with pytest.raises(TrainingError, match=r"^a batch has one image for a device"), fitting._said_as_ours():
+        raise torch.multiprocessing.ProcessRaisedException(text, 0, 1)
     with pytest.raises(torch.multiprocessing.ProcessRaisedException), fitting._said_as_ours():
         raise torch.multiprocessing.ProcessRaisedException("Traceback:\nKeyError: 3\n", 0, 1)
 

@@ -153,6 +153,13 @@ def test_a_loss_that_is_no_number_stops_at_once_and_says_where(tmp_path):
         run(tmp_path, training_settings(learning_rate=1e30, warmup_epochs=0, optimizer="SGD"))
 
 
+def test_a_batch_too_small_for_batch_norm_is_one_line(tmp_path):
+    """Three images in batches of two leave one alone, and a ResNet on 32 pixels ends in one pixel."""
+    settings = training_settings(model="resnet18", image_size=32, batch=2)
+    with pytest.raises(TrainingError, match=r"^a batch has one image for a device, .* raise train\.classify\.batch"):
+        run(tmp_path, settings, some_class_images(tmp_path / "data", num_train=3, num_val=2))
+
+
 def test_what_needs_a_gpu_is_refused_without_one(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(TrainingError, match=r"precision is bf16 and there is no GPU to train on, expected fp32"):

@@ -188,3 +188,18 @@ def test_the_state_that_was_given_is_not_changed():
         for parameter in network.parameters():
             parameter.add_(1)
     assert all(torch.equal(state[key], kept[key]) for key in kept)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    state = seeded("lenet", 10)
+    broken = next(key for key, tensor in state.items() if tensor.ndim > 1)
+    state[broken][0] = torch.nan
+    torch.save(state, tmp_path / "broken.pth")
+    with pytest.raises(TrainingError, match=rf"1 of its tensors hold NaN, {broken} the first, expected numbers; give"):
+        build_from(tmp_path / "broken.pth", "lenet")
+
+
+def test_weights_of_another_image_size_are_told_as_such(tmp_path):
+    torch.save(seeded("lenet", 10, side=32), tmp_path / "small.pth")
+    with pytest.raises(TrainingError, match=r"give weights of lenet \(of this image_size, where its layers depend"):
+        build_from(tmp_path / "small.pth", "lenet", side=48)

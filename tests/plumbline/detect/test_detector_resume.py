@@ -16,6 +16,9 @@ import pytest
 from small_detector_run import ended, train_in
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from plumbline.training_curves import best_epoch
+from plumbline.yolo.training import SCORE
+
 TESTS = Path(__file__).parents[2]
 
 
@@ -113,6 +116,15 @@ def test_the_best_epoch_is_kept_and_not_the_last(tmp_path, monkeypatch):
     best = train_in(tmp_path / "second", epochs=3, close_mosaic=0).weights.read_bytes()
     with_scores(monkeypatch, [0.1, 0.3, 0.4])
     assert train_in(tmp_path / "third", epochs=3, close_mosaic=0).weights.read_bytes() != best
+
+
+def test_of_equal_epochs_the_one_that_is_told_is_kept(tmp_path, monkeypatch):
+    # Equal to the six digits that are told, while the first is a little better.
+    with_scores(monkeypatch, [0.1, 0.30000001, 0.3])
+    equal = train_in(tmp_path / "equal", epochs=3, close_mosaic=0)
+    assert best_epoch(equal.epochs, SCORE) == 3
+    with_scores(monkeypatch, [0.1, 0.2, 0.3])
+    assert equal.weights.read_bytes() == train_in(tmp_path / "last", epochs=3, close_mosaic=0).weights.read_bytes()
 
 
 def test_a_head_that_is_trained_twice_goes_on_too(tmp_path):

@@ -151,6 +151,22 @@ def test_a_score_that_is_no_number_ends_the_training(tmp_path, monkeypatch):
         train_in(tmp_path, **ONE_EPOCH)
 
 
+def test_weights_that_are_no_numbers_after_the_last_step_are_refused(tmp_path, monkeypatch):
+    from plumbline.yolo.trainer import STATE, StatefulTrainer
+
+    step = StatefulTrainer.optimizer_step
+
+    def broken(self):
+        step(self)
+        next(self.ema.ema.parameters()).data.view(-1)[0] = float("nan")
+
+    monkeypatch.setattr(StatefulTrainer, "optimizer_step", broken)
+    # The loss is finite in each of the batches, and ultralytics scores such a network with 0.
+    with pytest.raises(TrainingError, match=r"^epoch 1: the weights model\.0\.conv\.weight hold NaN .*learning_rate"):
+        train_in(tmp_path, **ONE_EPOCH)
+    assert not (tmp_path / "work" / STATE).exists()
+
+
 def test_boxes_that_ultralytics_would_drop_are_an_error(view, tmp_path):
     folder = tmp_path / "view"
     shutil.copytree(view.parent, folder)
