@@ -231,7 +231,7 @@ def command(root: Path, more: dict[str, str] | None = None) -> subprocess.Popen[
         text=True,
         start_new_session=True,
         # A background job of a shell ignores SIGINT, and so would what it starts, this test's processes too.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )
 
 
