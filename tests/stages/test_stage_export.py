@@ -116,16 +116,34 @@ def test_predictions_are_inside_the_image_and_sorted(hubs, data, tmp_path, photo
         assert len(found.above(2.0)) == 0
 
 
-def test_hub_of_weights_that_are_no_checkpoint(tmp_path, capsys):
+def hub_of(tmp_path, data, record) -> int:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "best.pt").write_bytes(b"no checkpoint")
-    record = {"class_names": ["a"], "image_size": 96, "toolchain": {}, "lineage": {}}
     (tmp_path / "train" / "train.json").write_text(json.dumps(record))
-    params = "hub: {opset: 17}\ndetect: {confidence_threshold: 0.25, iou_threshold: 0.7, max_detections: 300}\n"
+    params = (
+        "hub: {opset: 17}\ndetect: {iou_threshold: 0.7, max_detections: 300}\n"
+        "threshold: {rule: best_f1, precision: 0.9}\nevaluate: {difficult: count}\n"
+    )
     (tmp_path / "params.yaml").write_text(params)
-    arguments = [f"--{name}={tmp_path / name}" for name in ("train", "weights", "out")]
-    assert hub_main([*arguments, f"--params={tmp_path / 'params.yaml'}"]) == 1
+    paths = {**data, **{name: tmp_path / name for name in ("train", "weights", "out")}}
+    arguments = [f"--{name}={path}" for name, path in paths.items()]
+    return hub_main([*arguments, "--task=detect", f"--params={tmp_path / 'params.yaml'}"])
+
+
+RECORD = {"task": "detect", "class_names": ["a"], "toolchain": {}, "lineage": {}}
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (RECORD, "best.pt: not a checkpoint that ultralytics can read"),
+        ({**RECORD, "task": "classify"}, "train.json: trained for the task classify, expected detect; run dvc repro"),
+    ],
+)
+def test_hub_of_weights_that_do_not_fit(tmp_path, data, capsys, record, told):
+    assert hub_of(tmp_path, data, record) == 1
     error = capsys.readouterr().err
-    assert "best.pt: not a checkpoint that ultralytics can read" in error
+    assert told in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "weights").exists()
     assert not (tmp_path / "out").exists()
