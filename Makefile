@@ -82,4 +82,4 @@ format: setup ## Let ruff lay out the code
 	ruff format .
 
 clean: ## Remove everything that the line has made here; the environment and DVC's cache stay
-	rm -rf data/dataset data/validated data/splits.parquet models reports/findings.* reports/data_docs .cache
+	rm -rf data/dataset data/validated data/splits.parquet models reports/findings.* reports/data_docs reports/tensorboard .cache
