@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent.parent
 os.environ.setdefault("DVC_SITE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"plumbline-tests-{os.getuid()}"))
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# As in the Makefile; it is read when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 # Machines are shared and noisy: nothing is timed.
