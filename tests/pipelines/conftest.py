@@ -95,9 +95,13 @@ def project(empty_project) -> Project:
     return empty_project
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prefect_api(alone) -> Iterator[None]:
-    """A Prefect server with an empty history."""
+    """A Prefect server with an empty history.
+
+    Its client's threads end with the module: every 20 seconds they draw from Python's own random numbers (the mask of
+    a websocket's ping), and a training in this process would see other ones each time.
+    """
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):
