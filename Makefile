@@ -18,10 +18,13 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # The stamp's name holds what the environment was made from, so that a second run does no set-up again.
 STAMP := $(VENV)/.made-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
 
+# Where CI is set, pytest tells every difference in full, and works for an hour on two files that differ.
+PYTEST := env -u CI -u BUILD_NUMBER python -m pytest
+
 SET ?=
 SET_FLAGS := $(foreach pair,$(SET),--set-param '$(pair)')
 
-.PHONY: help setup repro classify beside compare flow test test-long bench-data bench-metrics check format clean
+.PHONY: help setup repro classify beside compare flow rknn test test-long bench-data bench-metrics bench-quantize check format clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,18 +64,24 @@ flow: setup ## The same graph as a Prefect flow, with no server to start by hand
 	python -m pipelines.check_params
 	python -m pipelines.flow
 
+rknn: setup ## The environment of Rockchip's converter, for targets with the backend rknn (640 MB in .cache/rknn)
+	python -m plumbline.toolchains rknn
+
 test: setup ## All tests but the long ones, and `make check`
 	$(MAKE) --no-print-directory check
-	python -m pytest -m "not long"
+	$(PYTEST) -m "not long"
 
 test-long: setup ## The tests that take minutes each
-	python -m pytest -m long
+	$(PYTEST) -m long
 
 bench-data: setup ## Speed and memory of the scan and of a million rows, beside other tools (BENCH="--quick": a try)
 	python benchmarks/data_scan.py $(BENCH)
 
 bench-metrics: setup ## mAP and its bootstrap beside pycocotools and faster-coco-eval (BENCH="--quick": a try)
 	python benchmarks/metrics.py $(BENCH)
+
+bench-quantize: setup ## int8 on every backend on real photographs, beside ultralytics' own export (needs BCCD; an hour, once)
+	python benchmarks/quantize.py $(BENCH)
 
 check: setup ## Lint, types, and the import contracts of the three rooms
 	ruff check .

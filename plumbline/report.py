@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from plumbline.report_content import Content
@@ -19,19 +18,23 @@ from plumbline.report_details import (
 from plumbline.report_markdown import (
     UNDEFINED,
     cell,
-    enumerated,
     first_names,
     fraction,
     fraction_with_interval,
-    in_points,
     markdown_table,
-    percent,
     points_with_interval,
 )
+from plumbline.report_origin import origin_section
 from plumbline.report_rows import WEIGHTS, Row, title_of
-
-INVALID = "INVALID"
-FEW = 20  # images or groups to draw from: intervals of fewer are rough
+from plumbline.report_table import (
+    difference_of,
+    int8_sentences,
+    main_table,
+    megabytes,
+    milliseconds,
+    others_section,
+    recommended_section,
+)
 
 
 def page(content: Content) -> str:
@@ -41,14 +44,18 @@ def page(content: Content) -> str:
     parts = [
         "# Report",
         _summary(content),
-        _table(content),
+        *int8_sentences(content),
+        main_table(content),
+        *recommended_section(content),
         f"![{about}](report.png)",
+        *others_section(content),
         *_differences_section(content),
         *_classes_section(content),
         *thresholds_section(content),
         *_pictures_section(content),
         *_slices_section(content),
         *undefined_section(content),
+        *origin_section(content),
         *training_section(content),
         *dataset_section(content),
         *machine_section(content),
@@ -72,12 +79,13 @@ def _summary(content: Content) -> str:
     text += (
         f". {words.headline.title} of the trained weights: {fraction_with_interval(weights.score, weights.interval)}."
     )
-    timed = [row for row in content.rows if row.latency_ms_p50 is not None]
-    if timed:
-        best = min(timed, key=lambda row: (row.latency_ms_p50 or 0, row.name))
+    fastest = content.choices[0]
+    taken = next((row for row in content.targets if row.name == fastest.name), None)
+    if taken is not None:
         text += (
-            f" The fastest artifact is **{cell(best.name)}**: {_ms(best, 'latency_ms_p50')} ms (p50), "
-            f"{_difference(best)} points of {words.headline.title}, {_megabytes(best)} MB."
+            f" The fastest artifact inside the budget is **{cell(taken.name)}**: "
+            f"{milliseconds(taken, 'latency_ms_p50')} ms (p50), {difference_of(taken)} points of "
+            f"{words.headline.title}, {megabytes(taken)} MB."
         )
     if content.unseen:
         text += f" {_unseen(content)}"
@@ -90,89 +98,6 @@ def _unseen(content: Content) -> str:
     if len(content.unseen) == 1:
         which = "One class has"
     return f"{which} no {content.words.counted} in {content.scored_split}, so nothing is known about: {names}."
-
-
-def _table(content: Content) -> str:
-    words = content.words
-    headline, *others = [score for score in words.scores if score.in_table]
-    head = (
-        "Artifact", "Backend", "Weights in", f"{headline.title} (0..1)", "Difference (points)",
-        *(f"{score.title} (0..1)" for score in others), "p50 (ms)", "p99 (ms)", "Size (MB)",
-    )  # fmt: skip
-    body = [
-        (
-            title_of(row),
-            row.backend,
-            row.precision,
-            fraction_with_interval(row.score, row.interval) if row.name == WEIGHTS else fraction(row.score),
-            UNDEFINED if row.name == WEIGHTS else _difference(row),
-            *(fraction(row.scores[score.key]) for score in others),
-            _ms(row, "latency_ms_p50"),
-            _ms(row, "latency_ms_p99"),
-            _megabytes(row),
-        )
-        for row in content.rows
-    ]
-    parts = [markdown_table(head, body, left=3), *_verdicts(content), _table_note(content)]
-    return "\n\n".join(parts)
-
-
-def _table_note(content: Content) -> str:
-    words, sampling = content.words, content.sampling
-    drawn = f"{sampling.num_drawn:,} groups of images, each drawn whole"
-    if sampling.num_drawn == content.splits[content.scored_split][0]:
-        drawn = f"{sampling.num_drawn:,} images"
-    note = (
-        f"Difference: {words.headline.title} minus that of the trained weights, times 100. In brackets: the "
-        f"{percent(sampling.level)} interval of {sampling.samples:,} bootstrap samples of the {content.scored_split} "
-        f"split ({drawn}); for a difference both are scored on the same samples."
-    )
-    if sampling.num_drawn < FEW:
-        note += f" **{sampling.num_drawn} is few to draw from: take the intervals as rough.**"
-    if words.table_note:
-        note += f" {words.table_note}"
-    note += f" p50 and p99: milliseconds from a decoded image to {words.answer}, one image at a time."
-    note += " 1 MB is 1,000,000 bytes."
-    if any(row.latency_valid is False for row in content.rows):
-        note += f" {INVALID}: the benchmark did not meet its minimum time and number of queries."
-    if any(score is None for row in content.rows for score in row.scores.values()):
-        note += f" {UNDEFINED}: undefined, for the reasons below."
-    return note
-
-
-def _verdicts(content: Content) -> Iterator[str]:
-    """Say in words which differences are real."""
-    of: dict[str, list[str]] = {}
-    for row in content.targets:
-        of.setdefault(verdict_of(row), []).append(f"**{cell(row.name)}**")
-    told = []
-    for verdict in ("worse", "better"):
-        if verdict in of:
-            told.append(f"{_are(of[verdict])} {verdict} than the trained weights: 0 is outside of the interval.")
-    if "unclear" in of:
-        told.append(f"{_are(of['unclear'])} not told from the trained weights by these images: 0 is in the interval.")
-    if "same" in of:
-        told.append(f"{_are(of['same'])} the same as the trained weights to 0.01 points.")
-    if told:
-        yield " ".join(told)
-
-
-def _are(names: Sequence[str]) -> str:
-    return f"{enumerated(names)} {'is' if len(names) == 1 else 'are'}"
-
-
-def verdict_of(row: Row) -> str:
-    """Return whether an artifact's headline is ``better``, ``worse``, the ``same``, or ``unclear``; "" if undefined.
-
-    What rounds to 0 where the page shows it counts as 0: it says nothing that its reader could not see.
-    """
-    found = row.interval
-    if found is None or math.isnan(found.difference_low):
-        return ""
-    low, high = in_points(found.difference_low), in_points(found.difference_high)
-    if low == high == in_points(found.difference) == 0:
-        return "same"
-    return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
 def _differences_section(content: Content) -> Iterator[str]:
@@ -251,19 +176,3 @@ def _slices_section(content: Content) -> Iterator[str]:
         for i in rows.index
     ]
     yield markdown_table(["Slice", *counts, *titles], body, left=1)
-
-
-def _difference(row: Row) -> str:
-    found = row.interval
-    return UNDEFINED if found is None else points_with_interval(found.difference, found)
-
-
-def _ms(row: Row, key: str) -> str:
-    if row.latency_valid is False:
-        return INVALID
-    value = row.latency[key]
-    return UNDEFINED if value is None else f"{value:.2f}"
-
-
-def _megabytes(row: Row) -> str:
-    return f"{row.size_bytes / 1e6:.2f}"

@@ -8,8 +8,15 @@ from typing import Any
 
 import pandas as pd
 
+from plumbline.recommendation import Budget, Choice
 from plumbline.report_rows import WEIGHTS, Result, Row
 from plumbline.report_words import ReportWords
+
+# Of a search's table: texts, and numbers. The metric is 0..1 on val, drops are points.
+TRIAL_TEXTS = ("step", "method", "operators")
+TRIAL_NUMBERS = ("trial", "num_float_blocks", "int8_share", "metric", "drop", "drop_upper", "inside")
+TRIAL_COLUMNS = (*TRIAL_TEXTS, *TRIAL_NUMBERS)
+FP32_STEP = "fp32"  # the row that the others are compared with
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,9 @@ class Content:
         sampling: Of the intervals.
         training: See `Training`.
         samples_note: One sentence on what the sample images show.
+        budget: What an int8 artifact may lose.
+        choices: What to take for each need.
+        trials: Name of an artifact -> the files that the search for it scored, see `TRIAL_COLUMNS`; of those that tell.
     """
 
     words: ReportWords
@@ -75,6 +85,9 @@ class Content:
     sampling: Sampling
     training: Training
     samples_note: str
+    budget: Budget
+    choices: list[Choice]
+    trials: Mapping[str, pd.DataFrame]
 
     @property
     def targets(self) -> list[Row]:

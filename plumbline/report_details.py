@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from plumbline.report_build import PLACED
 from plumbline.report_content import Content
 from plumbline.report_markdown import cell, code, facts, first_names, fraction, markdown_table
 from plumbline.report_rows import WEIGHTS, Result, title_of
@@ -151,7 +152,7 @@ def notes_section(content: Content) -> Sequence[str]:
     """Say what the backends want to tell; nothing where that is nothing."""
     notes = {}
     for name, result in content.ordered:
-        notes[name] = {key: value for key, value in result.artifact.notes.items() if key != "threshold"}
+        notes[name] = {key: value for key, value in result.artifact.notes.items() if key not in PLACED}
         if not result.artifact.reproducible:
             notes[name]["reproducible"] = False
     return ("## Notes of the artifacts", facts(notes)) if any(notes.values()) else ()

@@ -41,7 +41,13 @@ class _Point:
 
 
 def picture(
-    rows: Sequence[Row], pr_curves: Mapping[str, pd.DataFrame], words: ReportWords, level: float, caption: str
+    rows: Sequence[Row],
+    pr_curves: Mapping[str, pd.DataFrame],
+    words: ReportWords,
+    *,
+    level: float,
+    max_drop: float,
+    caption: str,
 ) -> bytes:
     """Draw the rows; the same rows give the same bytes.
 
@@ -50,6 +56,7 @@ def picture(
         pr_curves: Name of an artifact -> columns recall and precision, 0..1, over all classes.
         words: Of the task.
         level: Of the rows' intervals, 0.95 for 95 %.
+        max_drop: What int8 may lose, points.
         caption: One line that says on what was scored and measured.
 
     Returns:
@@ -62,7 +69,7 @@ def picture(
         grid = figure.add_gridspec(2, 2, width_ratios=(1.45, 1), height_ratios=(1.25, 1))
         _draw_legend(figure, rows)
         scatter = figure.add_subplot(grid[0, 0])
-        _draw_scatter(scatter, rows, points, words)
+        _draw_scatter(scatter, rows, points, words, max_drop)
         _draw_pr(figure.add_subplot(grid[0, 1]), rows, pr_curves, words.pr_title)
         _draw_classes(figure.add_subplot(grid[1, :]), rows, words)
         figure.draw_without_rendering()
@@ -105,7 +112,9 @@ def _points(rows: Sequence[Row]) -> list[_Point]:
     return points
 
 
-def _draw_scatter(axes: Axes, rows: Sequence[Row], points: Sequence[_Point], words: ReportWords) -> None:
+def _draw_scatter(
+    axes: Axes, rows: Sequence[Row], points: Sequence[_Point], words: ReportWords, max_drop: float
+) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     colors = colors_of(rows)
@@ -120,7 +129,7 @@ def _draw_scatter(axes: Axes, rows: Sequence[Row], points: Sequence[_Point], wor
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3f}"))
     _set_latency_axis(axes, [point.x for point in points])
-    _draw_reference(axes, rows)
+    _draw_reference(axes, rows, max_drop)
     for point in points:
         color = colors[point.row.name]
         if point.high > point.low:
@@ -128,9 +137,16 @@ def _draw_scatter(axes: Axes, rows: Sequence[Row], points: Sequence[_Point], wor
             axes.plot([point.x] * 3, [point.low, point.y, point.high], "_", color=color, markersize=11, zorder=2)
         axes.plot(
             [point.x], [point.y], _MARKERS.get(point.row.precision, "D"), color=color,
-            markersize=11, markeredgecolor="white", markeredgewidth=1.2, zorder=3,
+            markersize=11, zorder=3, **_marker_style(point.row, color),
         )  # fmt: skip
     _draw_scatter_notes(axes, rows, points)
+
+
+def _marker_style(row: Row, color: str) -> dict[str, Any]:
+    """Return a filled mark, or a hollow one for what is called int8 but not accepted as such."""
+    if row.verdict.accepted is False:
+        return {"markerfacecolor": "white", "markeredgecolor": color, "markeredgewidth": 2.2}
+    return {"markeredgecolor": "white", "markeredgewidth": 1.2}
 
 
 def _set_latency_axis(axes: Axes, latencies: Sequence[float]) -> None:
@@ -149,13 +165,20 @@ def _set_latency_axis(axes: Axes, latencies: Sequence[float]) -> None:
     axes.set_xlabel(f"Latency p50 (ms, one image end to end{scale})")
 
 
-def _draw_reference(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw_reference(axes: Axes, rows: Sequence[Row], max_drop: float) -> None:
     from matplotlib.ticker import FuncFormatter
 
     reference = rows[0].score
     if reference is None:
         return
     axes.axhline(reference, color=_REFERENCE, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
+    lowest = reference - max_drop / 100
+    if max_drop > 0 and axes.get_ylim()[0] < lowest and any(row.precision == "int8" for row in rows):
+        axes.axhline(lowest, color=GREY, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
+        axes.annotate(
+            "budget of int8", (axes.get_xlim()[1], lowest), (-4, -3), textcoords="offset points", ha="right", va="top",
+            fontsize=9.5, color=GREY,
+        )  # fmt: skip
 
     def to_points(accuracy: Any) -> Any:
         return (accuracy - reference) * 100
@@ -177,13 +200,20 @@ def _draw_scatter_notes(axes: Axes, rows: Sequence[Row], points: Sequence[_Point
 
     used = sorted({point.row.precision for point in points})
     handles = [Line2D([], [], linestyle="", marker=_MARKERS.get(p, "D"), color=GREY, markersize=8) for p in used]
+    refused = next((point.row for point in points if point.row.verdict.accepted is False), None)
+    if refused is not None:
+        used.append("not accepted")
+        handles.append(Line2D([], [], linestyle="", marker="s", markersize=8, **_marker_style(refused, GREY)))
     axes.legend(
         handles, used, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(used), handletextpad=0.1,
         columnspacing=1.0, borderaxespad=0.2,
     )  # fmt: skip
     invalid = [row.name for row in rows if row.latency_valid is False]
-    if invalid:
-        text = textwrap.fill(f"INVALID, not drawn: {', '.join(invalid)}", 80)
+    unmeasured = [f"{row.name} ({row.build.stands_in})" for row in rows if row.build.stands_in]
+    told = [f"INVALID, not drawn: {', '.join(invalid)}"] if invalid else []
+    told += [f"Not measured: {', '.join(unmeasured)}"] if unmeasured else []
+    if told:
+        text = "\n".join(textwrap.fill(line, 80) for line in told)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
         axes.text(0.01, 0.015, text, transform=axes.transAxes, fontsize=9.5, color=GREY, bbox=box)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from plumbline.errors import EvaluationError
+from plumbline.report_acceptance import Verdict, judge
+from plumbline.report_build import Build, Speedup, build_of, speedup_of
 from plumbline.report_words import ReportWords
 from plumbline.runtime.artifact import Artifact
 from plumbline.scores import Interval, Intervals
@@ -21,17 +22,12 @@ LATENCIES = (*(f"latency_ms_p{p}" for p in (50, 90, 99)), *(f"{part}_ms_p50" for
 # metrics.json and the bootstrap score the same predictions: apart from rounding they say the same.
 TOLERANCE = 1e-6
 
-UNITS = {
-    "latency_valid": "false where the benchmark did not meet its minimums; null where none was made",
-    "latency_ms_p50": "milliseconds, one image end to end",
-    "latency_ms_p90": "milliseconds, one image end to end",
-    "latency_ms_p99": "milliseconds, one image end to end",
-    "preprocess_ms_p50": "milliseconds",
-    "inference_ms_p50": "milliseconds",
-    "postprocess_ms_p50": "milliseconds",
-    "size_bytes": "bytes of the files that a device needs",
-    "precision": "numbers that the weights are stored in: fp32, fp16 or int8; notes say when another one computes",
-    "confidence_threshold": "0..1, the artifact's own, chosen on val",
+# Key in a benchmark's metrics -> what it is measured against.
+SPEEDUPS = {
+    "speedup_onnx_fp32": "ONNX fp32",
+    "inference_speedup_onnx_fp32": "ONNX fp32, inference alone",
+    "speedup_own_fp32": "its backend's fp32",
+    "inference_speedup_own_fp32": "its backend's fp32, inference alone",
 }
 
 
@@ -67,12 +63,15 @@ class Row:
         scores: Key of a `plumbline.report_words.Score` -> value.
         intervals: The same keys, those for which there are any -> interval; the ends may be NaN.
         class_scores: Key of a class's score -> name of the class -> value.
-        latency_valid: None where no benchmark was made.
+        latency_valid: None where nothing was measured: no benchmark, or no device.
         latency: Key of `LATENCIES` -> milliseconds.
         threads: Of the benchmark, and so are the next two.
         num_queries: One after the other.
         duration_s: Seconds.
         size_bytes: Of the files that a device needs.
+        speedups: Key of `SPEEDUPS` -> how many times as fast, those that were measured.
+        build: How it was made.
+        verdict: Whether it is accepted as int8.
     """
 
     name: str
@@ -89,6 +88,9 @@ class Row:
     num_queries: int | None
     duration_s: float | None
     size_bytes: int
+    speedups: dict[str, Speedup]
+    build: Build
+    verdict: Verdict
 
     @property
     def score(self) -> float | None:
@@ -133,46 +135,10 @@ def build_rows(
     return [_row(name, results[name], sizes[name], intervals.get(name, {}), words) for name in order]
 
 
-def row_values(row: Row) -> dict[str, Any]:
-    """Return a row as report.json has it: flat, but for the classes."""
-    values: dict[str, Any] = {
-        "name": row.name,
-        "backend": row.backend,
-        "precision": row.precision,
-        "confidence_threshold": row.confidence_threshold,
-        **row.scores,
-    }
-    for key, found in row.intervals.items():
-        ends = {
-            f"{key}_low": found.low,
-            f"{key}_high": found.high,
-            f"{key}_difference": found.difference,
-            f"{key}_difference_low": found.difference_low,
-            f"{key}_difference_high": found.difference_high,
-        }
-        values |= {name: value if math.isfinite(value) else None for name, value in ends.items()}
-    values |= row.class_scores
-    values |= {"latency_valid": row.latency_valid, **row.latency}
-    for key in ("threads", "num_queries", "duration_s", "size_bytes"):
-        values[key] = getattr(row, key)
-    # Where nothing was found to compare, that is said too.
-    return {f"{row.headline}_difference": None} | values
-
-
-def units_of(rows: Sequence[Row], words: ReportWords) -> dict[str, str]:
-    """Return what each number of the rows is."""
-    units = {score.key: score.unit for score in (*words.scores, *words.class_scores)} | UNITS
-    for key in sorted({key for row in rows for key in row.intervals} | {words.headline.key}):
-        units[f"{key}_low"] = "lower end of the interval"
-        units[f"{key}_high"] = "upper end of the interval"
-        units[f"{key}_difference"] = "0..1, the artifact minus the trained weights; times 100 for points"
-        units[f"{key}_difference_low"] = "lower end of the paired interval"
-        units[f"{key}_difference_high"] = "upper end of the paired interval"
-    return units
-
-
 def choose_shown(rows: Sequence[Row]) -> str:
     """Return what is shown in detail: the smallest int8 artifact, or the first target, or the trained weights.
+
+    One that is accepted as int8 goes before one that is not.
 
     Raises:
         IndexError: There are no rows.
@@ -180,7 +146,7 @@ def choose_shown(rows: Sequence[Row]) -> str:
     int8 = [row for row in rows if row.precision == "int8"]
     targets = [row for row in rows if row.name != WEIGHTS]
     if int8:
-        return min(int8, key=lambda row: (row.size_bytes, row.name)).name
+        return min(int8, key=lambda row: (not row.verdict.accepted, row.size_bytes, row.name)).name
     return (targets or list(rows))[0].name
 
 
@@ -244,10 +210,14 @@ def check_same_origin(results: Mapping[str, Result], task: str, class_names: Seq
 
 
 def _row(name: str, result: Result, size_bytes: int, intervals: Mapping[str, Interval], words: ReportWords) -> Row:
-    artifact, benchmark = result.artifact, result.benchmark
-    valid = None if benchmark is None else bool(_number(name, benchmark, "valid"))
-    timed = benchmark if valid else None
-    run: Mapping[str, Any] = benchmark or {}
+    artifact = result.artifact
+    run: Mapping[str, Any] = result.benchmark or {}
+    # What stands in for a device here says nothing of the device's speed.
+    measured = run.get("measured", 1) if run else 0
+    valid = bool(_number(name, run, "valid")) if measured else None
+    timed = run if valid else None
+    build = build_of(artifact, result.machine)
+    speedups = {key: found for key in SPEEDUPS if timed and (found := speedup_of(timed, key)) is not None}
     return Row(
         name=name,
         backend=artifact.backend,
@@ -267,6 +237,9 @@ def _row(name: str, result: Result, size_bytes: int, intervals: Mapping[str, Int
         num_queries=run.get("num_queries"),
         duration_s=run.get("duration_s"),
         size_bytes=size_bytes,
+        speedups=speedups,
+        build=build,
+        verdict=judge(artifact.precision, build.quantized, speedups.get("speedup_own_fp32")),
     )
 
 

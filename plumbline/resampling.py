@@ -27,6 +27,17 @@ Weights = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
+def check_reference(predictions: Mapping[str, Any], reference: str) -> None:
+    """Refuse a comparison with an artifact that has no predictions.
+
+    Raises:
+        EvaluationError: It names those that there are.
+    """
+    if reference not in predictions:
+        names = ", ".join(predictions)
+        raise EvaluationError(f"no predictions of {reference} to compare with, got those of {names}; evaluate it")
+
+
 def image_weights(images: pd.DataFrame, samples: int, seed: int, chunk: int = CHUNK) -> Iterator[Weights]:
     """Draw samples of images, whole groups where there are groups, as many as there are, with replacement.
 

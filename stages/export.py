@@ -1,13 +1,17 @@
-"""Make one target's artifact from the hub: its engine's files and artifact.json."""
+"""Make one target's artifact from the hub: its engine's files and artifact.json; int8 within the accuracy budget."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +21,34 @@ from pydantic import BaseModel, Field, model_validator
 from plumbline.backends import HUB, TARGET_BACKENDS, backend_module
 from plumbline.chosen_threshold import ThresholdParams, choose_on_val
 from plumbline.errors import BackendError
-from plumbline.files import replacing
+from plumbline.files import replacing, write_json, write_text
+from plumbline.hub_session import open_hub
 from plumbline.lineage import git_commit, hash_of_hashes, toolchain
-from plumbline.manifest import read_dataset
+from plumbline.manifest import Dataset, read_dataset
 from plumbline.params import DifficultParams, StageParams, load_section
+from plumbline.parity import REFERENCE, Parity, check_parity, read_reference
+from plumbline.quantization.budgeted import (
+    Job,
+    notes_of,
+    quantize_within_budget,
+    refuse_over_budget,
+    trials_table,
+)
+from plumbline.quantization.search import Outcome
+from plumbline.quantization.settings import BUDGETS, QuantizeParams
+from plumbline.quantization.val_score import ValScore
 from plumbline.runtime.artifact import Artifact, read_artifact, write_artifact
 from plumbline.runtime.preprocess import preprocess, read_image
-from plumbline.split_images import images_of_split
+from plumbline.split_images import images_of_split, read_splits
+from plumbline.tasks import task_module
+from plumbline.trained import WEIGHTS
 from stages.shape import exit_code, path_arguments
+
+INT8 = "int8"
+# One thread adds up in one order: the same numbers on machines with other core counts.
+THREADS = 1
+
+tell_now = functools.partial(print, flush=True)
 
 
 class TargetParams(StageParams):
@@ -34,103 +58,283 @@ class TargetParams(StageParams):
 
     backend: str = Field(description="one of plumbline.backends.TARGET_BACKENDS")
     precision: str = Field(description="one of the backend's PRECISIONS")
+    chip: str = Field(default="", description="one of the backend's CHIPS, where it has some")
 
     @model_validator(mode="after")
     def _known(self) -> TargetParams:
         # Only the named backend's module is imported: no other one may change this target.
         if self.backend not in TARGET_BACKENDS:
             raise ValueError(f"a backend of: {', '.join(TARGET_BACKENDS)}")
-        known = backend_module(self.backend).PRECISIONS
-        if self.precision not in known:
-            raise ValueError(f"a precision of {self.backend}: {', '.join(known)}")
+        module = backend_module(self.backend)
+        if self.precision not in module.PRECISIONS:
+            raise ValueError(f"a precision of {self.backend}: {', '.join(module.PRECISIONS)}")
+        if module.CHIPS and self.chip not in module.CHIPS:
+            near = difflib.get_close_matches(self.chip, module.CHIPS, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"a chip of {self.backend}: {', '.join(module.CHIPS)}{hint}")
+        if self.chip and not module.CHIPS:
+            raise ValueError(f"no chip, as files of {self.backend} are for no chip in particular")
         return self
 
 
-class QuantizeParams(StageParams):
-    """Section `quantize`: for targets with precision int8."""
+@dataclasses.dataclass(frozen=True)
+class ExportSections:
+    """The sections that this stage reads.
 
-    calibration_images: int = Field(ge=1, description="of the train split; all of it where it has fewer")
-    seed: int = Field(ge=0, description="of which images are taken")
+    Attributes:
+        target: The target's own.
+        quantize: Read for int8 alone.
+        threshold: See `plumbline.chosen_threshold`.
+        evaluate: How boxes that a label calls difficult count.
+    """
+
+    target: TargetParams
+    quantize: QuantizeParams
+    threshold: ThresholdParams
+    evaluate: DifficultParams
 
 
-def run(
-    params: TargetParams,
-    quantize: QuantizeParams,
-    threshold: ThresholdParams,
-    *,
-    difficult: str,
-    target: str,
-    hub: Path,
-    dataset: Path,
-    labels: Path,
-    splits: Path,
-    out: Path,
-) -> Artifact:
+@dataclasses.dataclass(frozen=True)
+class ExportInputs:
+    """What this stage reads.
+
+    Attributes:
+        hub: Artifact folder of the fp32 ONNX file.
+        weights: Artifact folder of the trained weights, for a fine-tune.
+        dataset: Folder that the paths of images are relative to.
+        labels: The validated dataset.
+        splits: Table of image_id and split.
+    """
+
+    hub: Path
+    weights: Path
+    dataset: Path
+    labels: Path
+    splits: Path
+
+
+def run(target: str, sections: ExportSections, inputs: ExportInputs, *, out: Path, results: Path) -> Artifact:
     """Export the target `target` from the hub into the artifact folder `out`, with its own threshold chosen on val.
 
+    Args:
+        target: Its name.
+        sections: See `ExportSections`.
+        inputs: See `ExportInputs`.
+        out: The artifact folder.
+        results: Folder for trials.csv and metrics.json.
+
+    Returns:
+        Its `artifact.json`.
+
     Raises:
-        BackendError: The backend cannot make it, or its package is not installed here.
-        EvaluationError: No threshold gives the precision demanded on val.
+        BackendError: The backend cannot make it, its package is not installed here, its float export computes something
+            else than the trained weights, or no int8 file is inside the budget.
+        EvaluationError: No threshold gives the precision demanded on val, or val has nothing to score.
     """
-    base = read_artifact(hub)
-    module = backend_module(params.backend)
-    lineage = {**base.lineage, "git_commit": git_commit(Path()), "hub_sha256": base.files[HUB]}
-    with replacing(out) as temporary:
-        temporary.mkdir()
-        try:
-            if params.precision == "int8":
-                chosen = calibration_images(labels, splits, quantize)
-                lineage["calibration_sha256"] = hash_of_hashes(chosen["sha256"])
-                lineage["num_calibration_images"] = len(chosen)
-                lineage["quantize"] = quantize.model_dump()
-                tensors = calibration_tensors(base, (dataset / path for path in chosen["path"]))
-                notes = module.quantize(hub / HUB, temporary, tensors)
-            else:
-                notes = module.export(hub / HUB, temporary, params.precision)
-        except ImportError as error:
-            raise BackendError(
-                f"target {target!r} needs a package that is not installed ({error}); install {error.name}, "
-                "or take the target out of params.yaml"
-            ) from error
-        artifact = dataclasses.replace(
-            base,
-            name=target,
-            backend=params.backend,
-            precision=params.precision,
-            toolchain={**base.toolchain, **toolchain(module.PACKAGES)},
-            lineage=lineage,
-            notes={**base.notes, **notes},
+    base = read_artifact(inputs.hub)
+    data = read_dataset(inputs.labels, root=inputs.dataset)
+    module = backend_module(sections.target.backend)
+    try:
+        with replacing(out) as temporary, tempfile.TemporaryDirectory(prefix="export-") as work:
+            temporary.mkdir()
+            maker = _Maker(target, sections, inputs, base, data, module, Path(work))
+            trials = maker.make_int8(temporary) if sections.target.precision == INT8 else maker.make_float(temporary)
+            write_artifact(maker.artifact(), temporary)
+            difficult = sections.evaluate.difficult
+            artifact = choose_on_val(
+                temporary, data, inputs.splits, sections.threshold, difficult=difficult, tell=tell_now
+            )
+            _write_results(results, artifact, trials)
+            return artifact
+    except ImportError as error:
+        raise BackendError(
+            f"target {target!r} needs a package that is not installed ({error}); install {error.name}, "
+            "or take the target out of params.yaml"
+        ) from error
+
+
+class _Maker:
+    """Makes one target's files, and collects what `artifact.json` shall say."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        target: str,
+        sections: ExportSections,
+        inputs: ExportInputs,
+        base: Artifact,
+        data: Dataset,
+        module: ModuleType,
+        work: Path,
+    ) -> None:
+        self.target, self.sections, self.inputs = target, sections, inputs
+        self.base, self.data, self.module, self.work = base, data, module, work
+        self.chip = sections.target.chip
+        self.lineage: dict[str, Any] = {"git_commit": git_commit(Path()), "hub_sha256": base.files[HUB]}
+        self.notes: dict[str, Any] = {"chip": self.chip} if self.chip else {}
+        if module.STANDS_IN:
+            self.notes["stands_in"] = module.STANDS_IN
+
+    def artifact(self) -> Artifact:
+        """Return what `artifact.json` says, but for the files."""
+        notes = {**self.base.notes, **self.notes}
+        return dataclasses.replace(
+            self.base,
+            name=self.target,
+            backend=self.sections.target.backend,
+            precision=self.sections.target.precision,
+            toolchain={**self.base.toolchain, **toolchain(self.module.PACKAGES)},
+            lineage={**self.base.lineage, **self.lineage},
+            reproducible=notes.pop("reproducible", True),
+            notes=notes,
         )
-        write_artifact(artifact, temporary)
-        data, tell = read_dataset(labels, root=dataset), functools.partial(print, flush=True)
-        return choose_on_val(temporary, data, splits, threshold, difficult=difficult, tell=tell)
+
+    def make_float(self, folder: Path) -> pd.DataFrame:
+        """Make the float artifact in `folder`."""
+        precision = self.sections.target.precision
+        self.notes |= self.module.export(self.inputs.hub / HUB, folder, precision, self.chip)
+        self.notes["parity"] = self._parity(folder, precision).told()
+        return trials_table(float("nan"), ())
+
+    def make_int8(self, folder: Path) -> pd.DataFrame:
+        """Put the fastest int8 file inside the budget into `folder`."""
+        params = self.sections.quantize
+        self._check_own_float()
+        chosen = calibration_images(self.data, self.inputs.splits, params)
+        self.lineage["calibration_sha256"] = hash_of_hashes(chosen["sha256"])
+        self.lineage["num_calibration_images"] = len(chosen)
+        self.lineage["quantize"] = params.model_dump()
+        tensors = [self._tensor(path) for path in chosen["path"]]
+        fp32 = open_hub(self.inputs.hub, threads=THREADS).engine
+        artifact = self.artifact()
+        score = ValScore(
+            artifact,
+            fp32,
+            self.data,
+            self.inputs.splits,
+            difficult=self.sections.evaluate.difficult,
+            seed=params.seed,
+            tell=tell_now,
+        )
+        job = Job(artifact, self.module, self.chip, self.inputs.hub / HUB, fp32, tensors, THREADS)
+        outcome = quantize_within_budget(
+            job,
+            score,
+            params.limits(self.base.task),
+            fine_tune=self._fine_tune(tensors) if params.aware_steps else None,
+            work=self.work,
+            tell=tell_now,
+        )
+        if params.over_budget == "error":
+            refuse_over_budget(outcome, self.target)
+        return self._take(outcome, score.reference, folder)
+
+    def _take(self, outcome: Outcome, reference: float, folder: Path) -> pd.DataFrame:
+        shutil.copytree(outcome.best.folder, folder, dirs_exist_ok=True)
+        metric = BUDGETS[self.base.task][0]
+        self.notes["quantization"] = notes_of(outcome, metric, self.sections.quantize.aware_steps)
+        return trials_table(reference, outcome.trials)
+
+    def _check_own_float(self) -> None:
+        """Let the backend's own float export pass the gate: what int8 loses is then int8's doing."""
+        precision = next((one for one in ("fp32", "fp16") if one in self.module.PRECISIONS), None)
+        if precision is None:  # the hub itself is what is quantized, and has passed
+            self.notes["parity"] = self.base.notes["parity"]
+            return
+        folder = self.work / "float"
+        folder.mkdir()
+        self.module.export(self.inputs.hub / HUB, folder, precision, self.chip)
+        self.notes["parity"] = self._parity(folder, precision).told()
+
+    def _parity(self, folder: Path, precision: str) -> Parity:
+        reference = read_reference(self.inputs.hub / REFERENCE)
+        artifact = dataclasses.replace(self.artifact(), precision=precision)
+        engine = self.module.open_session(folder, artifact, THREADS)
+        what = f"target {self.target!r}, {precision}"
+        parity = check_parity(reference, engine, self.base.outputs.names, self.module.TOLERANCE[precision], what)
+        tell_now(
+            f"{self.target}: {precision} gives the trained weights' raw outputs within {parity.max_error:.1e}"
+            f" (allowed: {parity.tolerance:g})"
+        )
+        return parity
+
+    def _fine_tune(self, tensors: Sequence[npt.NDArray[np.float32]]) -> Callable[[Path], Path]:
+        def make(folder: Path) -> Path:
+            # torch takes seconds to import, and is needed by this rung alone.
+            from plumbline.networks import export_onnx
+            from plumbline.quantization.aware import AwareSettings, fine_tune
+
+            params = self.sections.quantize
+            network = task_module(self.base.task, "network").load_network(self.inputs.weights / WEIGHTS)
+            activations, largest_weight = self.module.ARITHMETIC
+            settings = AwareSettings(
+                steps=params.aware_steps,
+                batch=params.aware_batch,
+                learning_rate=params.aware_learning_rate,
+                seed=params.seed,
+                activations=activations,
+                largest_weight=largest_weight,
+            )
+            tuned = fine_tune(network, tensors, settings, tell_now)
+            export_onnx(tuned, int(self.base.notes["opset"]), folder / HUB)
+            return folder / HUB
+
+        return make
+
+    def _tensor(self, path: str) -> npt.NDArray[np.float32]:
+        """Return the input tensor exactly as the runtime makes it on the device."""
+        image = read_image(self.data.image_path(path))
+        return preprocess(image, self.base.input.size_wh, self.base.preprocessing)[0]
 
 
-def calibration_images(labels: Path, splits: Path, params: QuantizeParams) -> pd.DataFrame:
-    """Choose images of the train split, never of val or test; the same seed chooses the same ones."""
-    train = images_of_split(read_dataset(labels).images, splits, "train")
+def calibration_images(data: Dataset, splits: Path, params: QuantizeParams) -> pd.DataFrame:
+    """Choose images of the train split, never of val or test; the same seed chooses the same ones.
+
+    Raises:
+        EvaluationError: There is none.
+        BackendError: The same image stands in val or test, too.
+    """
+    train = images_of_split(data.images, splits, "train")
     order = np.random.default_rng(params.seed).permutation(len(train))
-    return train.iloc[np.sort(order[: params.calibration_images])]
+    chosen = train.iloc[np.sort(order[: params.calibration_images])]
+    table = read_splits(splits)
+    for split in ("val", "test"):
+        held_out = data.images.loc[
+            data.images["image_id"].isin(table.loc[table["split"] == split, "image_id"]), "sha256"
+        ]
+        both = chosen[chosen["sha256"].isin(held_out)]
+        if len(both):
+            raise BackendError(
+                f"{splits}: {len(both)} calibration images stand in the split {split!r} too, the first is"
+                f" {both['path'].iloc[0]}, expected none; run the stages validate and split again"
+            )
+    return chosen
 
 
-def calibration_tensors(artifact: Artifact, paths: Iterator[Path]) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield the input tensors exactly as the runtime makes them on the device."""
-    for path in paths:
-        yield preprocess(read_image(path), artifact.input.size_wh, artifact.preprocessing)[0]
+def _write_results(results: Path, artifact: Artifact, trials: pd.DataFrame) -> None:
+    """Write trials.csv and metrics.json."""
+    metrics = {"parity_max_error": artifact.notes["parity"]["max_error"]}
+    found = artifact.notes.get("quantization")
+    if found:
+        metrics |= {key: found[key] for key in ("drop", "drop_upper", "num_trials", "num_int8", "aware_steps")}
+        metrics |= {"inside_budget": int(found["inside_budget"]), "num_float_blocks": len(found["float_blocks"])}
+    write_text(results / "trials.csv", trials.to_csv(index=False))
+    write_json(results / "metrics.json", metrics)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage."""
-    names = ("hub", "dataset", "labels", "splits", "out")
-    args = path_arguments(__doc__, names, argv, words=("target",))
+    inputs = ("hub", "weights", "dataset", "labels", "splits")
+    args = path_arguments(__doc__, (*inputs, "out", "results"), argv, words=("target",))
 
     def work() -> None:
-        params = load_section(args.params, f"targets.{args.target}", TargetParams)
-        quantize = load_section(args.params, "quantize", QuantizeParams)
-        threshold = load_section(args.params, "threshold", ThresholdParams)
-        difficult = load_section(args.params, "evaluate", DifficultParams).difficult
-        paths = {name: getattr(args, name) for name in names}
-        run(params, quantize, threshold, difficult=difficult, target=args.target, **paths)
+        sections = ExportSections(
+            target=load_section(args.params, f"targets.{args.target}", TargetParams),
+            quantize=load_section(args.params, "quantize", QuantizeParams),
+            threshold=load_section(args.params, "threshold", ThresholdParams),
+            evaluate=load_section(args.params, "evaluate", DifficultParams),
+        )
+        paths = ExportInputs(**{name: getattr(args, name) for name in inputs})
+        run(args.target, sections, paths, out=args.out, results=args.results)
 
     return exit_code(work)
 

@@ -11,16 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, Field
 
 from plumbline.backends import HUB
 from plumbline.chosen_threshold import ThresholdParams, choose_on_val
 from plumbline.errors import BackendError
 from plumbline.files import replacing
+from plumbline.hub_session import TOLERANCE
 from plumbline.lineage import git_commit, toolchain
-from plumbline.manifest import read_dataset
+from plumbline.manifest import Dataset, read_dataset
 from plumbline.params import DifficultParams, StageParams, load_section
+from plumbline.parity import NUM_IMAGES, REFERENCE, check_parity, make_reference, write_reference
 from plumbline.runtime.artifact import Artifact, ClassifierDecode, DecodeSpec, write_artifact
+from plumbline.runtime.onnx_engine import open_onnx
+from plumbline.runtime.preprocess import preprocess, read_image
+from plumbline.runtime.session import load_artifact
+from plumbline.split_images import images_of_split
 from plumbline.tasks import task_module
 from plumbline.trained import WEIGHTS
 from stages.shape import exit_code, path_arguments
@@ -76,7 +84,8 @@ def run(
         The hub's `artifact.json`.
 
     Raises:
-        BackendError: The training's files are not there, or torch cannot export the network.
+        BackendError: The training's files are not there, torch cannot export the network, or what it exports computes
+            something else.
         EvaluationError: No threshold gives the precision demanded on val.
     """
     # torch takes seconds to import, and params.yaml is checked with this module's models.
@@ -106,6 +115,8 @@ def run(
         write_artifact(artifact, temporary)
         tell = functools.partial(print, flush=True)
         choose_on_val(temporary, data, splits, params.threshold, difficult=params.evaluate.difficult, tell=tell)
+        engine = load_artifact(temporary).engine
+        reference = make_reference(engine, _tensors(artifact, data, splits))
     hub = dataclasses.replace(
         artifact,
         name="hub",
@@ -116,7 +127,18 @@ def run(
     with replacing(out) as temporary:
         temporary.mkdir()
         export_onnx(network, params.hub.opset, temporary / HUB)
-        return write_artifact(hub, temporary)
+        engine = open_onnx(temporary / HUB, hub, 1)
+        parity = check_parity(reference, engine, hub.outputs.names, TOLERANCE, f"{out / HUB}")
+        write_reference(reference, temporary / REFERENCE)
+        return write_artifact(dataclasses.replace(hub, notes={**hub.notes, "parity": parity.told()}), temporary)
+
+
+def _tensors(artifact: Artifact, data: Dataset, splits: Path) -> list[npt.NDArray[np.float32]]:
+    """Return input tensors of some train images, spread over all of them."""
+    paths = images_of_split(data.images, splits, "train")["path"]
+    chosen = paths.iloc[np.unique(np.linspace(0, len(paths) - 1, NUM_IMAGES).astype(int))]
+    images = (read_image(data.image_path(path)) for path in chosen)
+    return [preprocess(image, artifact.input.size_wh, artifact.preprocessing)[0] for image in images]
 
 
 def _decode(task: str, detect: DetectParams) -> DecodeSpec | ClassifierDecode:

@@ -1,7 +1,7 @@
 """Put everything that was measured on one page: a table, a picture, and images with what was predicted.
 
-Reads what train, evaluate and benchmark wrote, and writes report.md, report.json, report.png, samples.jpg, worst.jpg
-and curves.png. Nothing in them is a time: the same inputs give the same bytes.
+Reads what train, export, evaluate and benchmark wrote, and writes report.md, report.json, report.png, samples.jpg,
+worst.jpg and curves.png. Nothing in them is a time: the same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import pandas as pd
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from plumbline.drawing import Image, captioned
 from plumbline.errors import EvaluationError
 from plumbline.files import replacing, write_json, write_text
 from plumbline.manifest import Dataset, read_dataset
 from plumbline.params import DifficultParams, StageParams, load_section, read_params
+from plumbline.recommendation import Budget, recommend
 from plumbline.report import page
-from plumbline.report_content import Content, Sampling, Training
-from plumbline.report_details import threshold_note
+from plumbline.report_content import TRIAL_NUMBERS, TRIAL_TEXTS, Content, Sampling, Training
+from plumbline.report_json import report_values
 from plumbline.report_markdown import enumerated
 from plumbline.report_picture import picture
 from plumbline.report_rows import (
@@ -36,12 +37,11 @@ from plumbline.report_rows import (
     check_same_origin,
     choose_shown,
     evenly_spaced,
-    row_values,
     scored_split,
-    units_of,
 )
 from plumbline.resampling import num_drawn
-from plumbline.runtime.artifact import read_artifact, size_bytes
+from plumbline.runtime.artifact import read_artifact
+from plumbline.runtime.device_files import device_bytes
 from plumbline.scores import BootstrapSettings, Intervals
 from plumbline.split_images import read_splits
 from plumbline.tasks import task_module
@@ -66,13 +66,40 @@ class ScoredParams(DifficultParams):
     split: Literal["train", "val", "test"] = Field(description="The images that were scored.")
 
 
-SECTIONS: dict[str, type[BaseModel]] = {"report": ReportParams, "evaluate": ScoredParams}
+class BudgetParams(BaseModel):
+    """What the report needs of the section ``quantize``: the budget that int8 artifacts were searched for."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    max_map50_95_drop: float = Field(description="Points on val that a detector may lose.")
+    max_top1_drop: float = Field(description="Points of top-1 on val that a classifier may lose.")
+    max_drop_upper: float = Field(description="Points: of the upper end of the loss's interval.")
+
+    def budget(self, headline: str) -> Budget:
+        """Return the budget of a task by the key of its headline metric."""
+        return Budget(getattr(self, f"max_{headline}_drop"), self.max_drop_upper)
+
+
+SECTIONS: dict[str, type[BaseModel]] = {"report": ReportParams, "evaluate": ScoredParams, "quantize": BudgetParams}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The folders and files that the stage reads; see `run`."""
+    """The folders and files that the stage reads.
 
+    Attributes:
+        export: One folder per target, with trials.csv where it was searched for.
+        evaluate: One folder per artifact, and ``weights``, as the evaluate stage writes them.
+        benchmark: ``<target>.json`` and ``<target>.machine.json`` per target.
+        artifacts: One artifact folder per target.
+        weights: The artifact folder of the trained weights.
+        train: Folder with metrics.json, training.png and labels.png of the training.
+        dataset: Folder that the paths of images are relative to.
+        labels: The validated dataset.
+        splits: Table of image_id and split.
+    """
+
+    export: Path
     evaluate: Path
     benchmark: Path
     artifacts: Path
@@ -91,17 +118,10 @@ def run(
     task: str,
     params: ReportParams,
     *,
-    difficult: str,
-    split: str = "test",
+    scored: ScoredParams,
+    quantize: BudgetParams,
     targets: Sequence[str],
-    evaluate: Path,
-    benchmark: Path,
-    artifacts: Path,
-    weights: Path,
-    train: Path,
-    dataset: Path,
-    labels: Path,
-    splits: Path,
+    inputs: Inputs,
     out: Path,
 ) -> list[Row]:
     """Write the report.
@@ -109,17 +129,10 @@ def run(
     Args:
         task: A row of `plumbline.tasks.TASKS`.
         params: Section ``report``.
-        difficult: ``evaluate.difficult``.
-        split: ``evaluate.split``.
+        scored: Section ``evaluate``.
+        quantize: Section ``quantize``.
         targets: Their names, in the order of the table. What another run left behind of others is not read.
-        evaluate: One folder per artifact, and ``weights``, as the evaluate stage writes them.
-        benchmark: ``<target>.json`` and ``<target>.machine.json`` per target.
-        artifacts: One artifact folder per target.
-        weights: The artifact folder of the trained weights.
-        train: Folder with metrics.json, training.png and labels.png of the training.
-        dataset: Folder that the paths of images are relative to.
-        labels: The validated dataset.
-        splits: Table of image_id and split.
+        inputs: See `Inputs`.
         out: Folder to write into; other files in it stay.
 
     Returns:
@@ -130,50 +143,62 @@ def run(
         BackendError: An artifact.json cannot be read.
         DatasetError: A table or an image cannot be read.
     """
-    inputs = Inputs(evaluate, benchmark, artifacts, weights, train, dataset, labels, splits)
     scoring, reporting = task_module(task, "scoring"), task_module(task, "reporting")
-    data, results = read_dataset(labels, root=dataset), read_results(targets, inputs)
+    data, results = read_dataset(inputs.labels, root=inputs.dataset), read_results(targets, inputs)
     check_same_origin(results, task, data.class_names)
     columns = scoring.PREDICTIONS_SCHEMA.names
-    predictions = {name: _read_parquet(evaluate / name / "predictions.parquet", columns) for name in results}
-    split_of = read_splits(splits).set_index("image_id")["split"]
-    scored = scored_split(split_of, predictions[WEIGHTS], results[WEIGHTS].metrics, split)
-    is_scored = data.images["image_id"].isin(split_of.index[split_of == scored])
+    predictions = {name: _read_parquet(inputs.evaluate / name / "predictions.parquet", columns) for name in results}
+    split_of = read_splits(inputs.splits).set_index("image_id")["split"]
+    split = scored_split(split_of, predictions[WEIGHTS], results[WEIGHTS].metrics, scored.split)
+    is_scored = data.images["image_id"].isin(split_of.index[split_of == split])
     images = data.images[is_scored].sort_values("image_id", ignore_index=True)
-    settings = BootstrapSettings(params.bootstrap_samples, params.confidence_level, params.seed, difficult)
+    settings = BootstrapSettings(params.bootstrap_samples, params.confidence_level, params.seed, scored.difficult)
     truth = scoring.truth_of(data, images)
     drawn_from = images if params.resample == "group" else images.assign(group="")
     intervals: Intervals = scoring.bootstrap(truth, drawn_from, data.class_names, predictions, WEIGHTS, settings)
-    sizes = {name: size_bytes(result.artifact, inputs.artifact(name)) for name, result in results.items()}
+    sizes = {name: device_bytes(result.artifact, inputs.artifact(name)) for name, result in results.items()}
     rows = build_rows(results, sizes, intervals, reporting.WORDS)
+    headline = reporting.WORDS.headline
+    budget = quantize.budget(headline.key)
     shown = choose_shown(rows)
     threshold = results[shown].artifact.decode.confidence_threshold
     content = Content(
         words=reporting.WORDS,
         rows=rows,
         class_names=data.class_names,
-        class_counts=read_class_counts(evaluate / WEIGHTS / "classes.csv", data.class_names),
+        class_counts=read_class_counts(inputs.evaluate / WEIGHTS / "classes.csv", data.class_names),
         splits=_count_splits(split_of, data),
-        scored_split=scored,
+        scored_split=split,
         num_images=len(data.images),
         num_objects=len(data.annotations),
         results=results,
         shown=shown,
-        slices=read_slices(evaluate, shown, reporting.WORDS.headline.metric),
+        slices=read_slices(inputs.evaluate, shown, headline.metric),
         sampling=Sampling(params.bootstrap_samples, params.confidence_level, num_drawn(drawn_from)),
-        training=read_training(train, out),
+        training=read_training(inputs.train, out),
         samples_note=reporting.samples_note(shown, threshold),
+        budget=budget,
+        choices=recommend(rows, budget, headline.title),
+        trials=read_trials(results, inputs.export),
     )
     chosen = evenly_spaced(images["image_id"].tolist(), params.num_samples)
     drawn = reporting.draw_samples(data, chosen, predictions[shown], threshold)
-    _write(out, content, evaluate, captioned(drawn, content.samples_note), _as_json(task, content, chosen, params.seed))
+    values = report_values(task, content, chosen, params.seed)
+    _write(out, content, inputs.evaluate, captioned(drawn, content.samples_note), values)
     return rows
 
 
 def _write(out: Path, content: Content, evaluate: Path, samples: Image, values: Mapping[str, Any]) -> None:
     curves = {name: read_pr_curve(evaluate / name / "pr_curve.csv") for name in content.results}
     files = {
-        "report.png": picture(content.rows, curves, content.words, content.sampling.level, _caption(content)),
+        "report.png": picture(
+            content.rows,
+            curves,
+            content.words,
+            level=content.sampling.level,
+            max_drop=content.budget.max_drop,
+            caption=_caption(content),
+        ),
         "samples.jpg": _jpeg(samples),
         **{name: _read_bytes(evaluate / content.shown / name) for name in COPIED},
     }
@@ -249,6 +274,21 @@ def read_slices(evaluate: Path, shown: str, metric: str) -> dict[str, pd.DataFra
     return found
 
 
+def read_trials(results: Mapping[str, Result], export: Path) -> dict[str, pd.DataFrame]:
+    """Read what the search for each quantized artifact tried; a float one has no search.
+
+    Raises:
+        EvaluationError: A file is missing, or has no such columns.
+    """
+    trials = {}
+    for name, result in results.items():
+        if "quantization" in result.artifact.notes:
+            path = export / name / "trials.csv"
+            frame = _read_csv(path, [*TRIAL_TEXTS, *TRIAL_NUMBERS])
+            trials[name] = frame[list(TRIAL_TEXTS)].join(_numbers(path, frame, TRIAL_NUMBERS))
+    return trials
+
+
 def read_training(train: Path, out: Path) -> Training:
     """Read how the training went; its pictures are linked to from the page in `out`.
 
@@ -267,41 +307,15 @@ def _count_splits(split_of: pd.Series, data: Dataset) -> dict[str, tuple[int, in
 
 
 def _caption(content: Content) -> str:
-    timed = [result for result in content.results.values() if result.benchmark]
-    threads = sorted({row.threads for row in content.rows if row.threads is not None})
+    rows = [row for row in content.rows if row.latency_valid is not None]
+    timed = [content.results[row.name] for row in rows]
+    threads = sorted({row.threads for row in rows if row.threads is not None})
     cpus = sorted({str(result.machine.get("cpu_model") or "an unnamed machine") for result in timed})
     text = f"Scored on {content.splits[content.scored_split][0]:,} {content.scored_split} images"
     if timed:
         plural = "" if threads == [1] else "s"
         text += f"; latency with {enumerated([str(n) for n in threads])} thread{plural} on {enumerated(cpus)}"
     return text
-
-
-def _as_json(task: str, content: Content, chosen: Sequence[int], seed: int) -> dict[str, Any]:
-    count_key, sampling = content.words.num_objects_key, content.sampling
-    return {
-        "task": task,
-        "rows": [row_values(row) for row in content.rows],
-        "units": units_of(content.rows, content.words),
-        "intervals": {
-            "level": sampling.level,
-            "samples": sampling.samples,
-            "seed": seed,
-            "num_drawn": sampling.num_drawn,
-        },
-        "thresholds": {name: threshold_note(result) for name, result in content.results.items()},
-        "undefined": {name: dict(result.undefined) for name, result in content.results.items()},
-        "class_names": list(content.class_names),
-        "class_counts": dict(zip(content.class_names, content.class_counts, strict=True)),
-        "num_images": content.num_images,
-        count_key: content.num_objects,
-        "splits": {name: {"num_images": i, count_key: n} for name, (i, n) in content.splits.items()},
-        "scored_split": content.scored_split,
-        "training": dict(content.training.metrics),
-        "machines": {name: dict(result.machine) for name, result in content.results.items() if result.benchmark},
-        "lineage": {name: result.artifact.lineage for name, result in content.results.items()},
-        "samples": {"artifact": content.shown, "image_ids": list(chosen)},
-    }
 
 
 def _jpeg(image: Image) -> bytes:
@@ -364,16 +378,18 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage from the command line."""
-    names = ("evaluate", "benchmark", "artifacts", "weights", "train", "dataset", "labels", "splits", "out")
-    arguments = path_arguments(__doc__, names, argv, words=("task",))
+    names = [field.name for field in fields(Inputs)]
+    arguments = path_arguments(__doc__, [*names, "out"], argv, words=("task",))
 
     def work() -> None:
         params = load_section(arguments.params, "report", ReportParams)
         scored = load_section(arguments.params, "evaluate", ScoredParams)
+        quantize = load_section(arguments.params, "quantize", BudgetParams)
         targets = list(read_params(arguments.params)["targets"])
-        paths = {name: getattr(arguments, name) for name in names}
-        rows = run(arguments.task, params, difficult=scored.difficult, split=scored.split, targets=targets, **paths)
-        print(f"{len(rows)} rows -> {arguments.out / 'report.md'}", flush=True)  # noqa: T201
+        inputs = Inputs(**{name: getattr(arguments, name) for name in names})
+        out = arguments.out
+        rows = run(arguments.task, params, scored=scored, quantize=quantize, targets=targets, inputs=inputs, out=out)
+        print(f"{len(rows)} rows -> {out / 'report.md'}", flush=True)  # noqa: T201
 
     return exit_code(work)
 

@@ -81,6 +81,7 @@ SHORT = {
     "benchmark.min_queries": 10,
     "benchmark.min_duration_s": 0.1,
     "benchmark.num_images": 4,
+    "benchmark.ratio_rounds": 3,
     "report.num_samples": 2,
     "report.bootstrap_samples": 50,
 }

@@ -2,12 +2,22 @@
 
 A backend's module has:
 
-- ``PRECISIONS``: what `export` and `quantize` can make here.
+- ``PRECISIONS``: what it can make here.
 - ``PACKAGES``: whose versions are written into `artifact.json`.
-- ``export(hub, out, precision) -> notes``: make a float artifact's files in `out` from the hub's ONNX file.
-- ``quantize(hub, out, tensors) -> notes``, where ``int8`` is among the precisions: the same in int8, calibrated on an
-  iterable of input tensors.
+- ``CHIPS``: names that a target's ``chip`` may have; empty where files fit every machine that the engine runs on.
+- ``STANDS_IN``: what runs the artifact here in place of the device, such as ``x86 simulator``; empty where it is the
+  engine itself. Latency is then not measured, and every number is labelled.
+- ``TOLERANCE``: precision of a float artifact -> the largest difference of its raw outputs from those of the trained
+  weights, as a share of the largest absolute value of that output over the images compared.
+- ``ARITHMETIC``, where ``int8`` is among the precisions: what a fine-tune for it imitates, see the fields `activations`
+  and `largest_weight` of `plumbline.quantization.aware.AwareSettings`.
+- ``export(hub, out, precision, chip) -> notes``: make a float artifact's files in `out` from the hub's ONNX file.
+- ``quantizer(hub, tensors, work, chip) -> Quantizer``, where ``int8`` is among the precisions: calibrate on a sequence
+  of input tensors (1, 3, H, W); `work` is a folder for what lies between. See `plumbline.quantization.recipes`.
 - ``open_session(folder, artifact, threads) -> engine``: input tensor -> raw outputs, in the artifact's order.
+
+``export`` and ``quantizer`` raise `plumbline.errors.BackendError` for what the backend cannot do; ImportError for a
+package that is not installed.
 
 At its top a backend's module imports nothing heavier than numpy, because a board imports it too.
 """
@@ -24,6 +34,9 @@ BACKENDS = {
     "onnx": "plumbline.backends.onnx",
     "openvino": "plumbline.backends.openvino",
     "ncnn": "plumbline.backends.ncnn",
+    "rknn": "plumbline.backends.rknn",
+    "tensorrt": "plumbline.backends.tensorrt",
+    "tensorrt_qdq": "plumbline.backends.tensorrt_qdq",
     "torch": "plumbline.backends.torch",  # the trained weights themselves: scored, never a target
 }
 

@@ -41,7 +41,7 @@ from plumbline.runtime.detections import Detections
 from plumbline.scores import ScoringSettings
 from plumbline.split_images import images_of_split
 from plumbline.tasks import task_module
-from stages.report import DifficultParams, ReportParams, main, read_pr_curve, run
+from stages.report import BudgetParams, Inputs, ReportParams, ScoredParams, main, read_pr_curve, run
 
 CLASSES = ("cat", "dog", "NA")
 TARGETS = ("onnx-fp32", "onnx-int8", "ncnn.v2")
@@ -192,7 +192,7 @@ def classifier(tmp_path_factory) -> Path:
 
 
 def paths_of(folder: Path) -> dict[str, Path]:
-    names = ("evaluate", "benchmark", "artifacts", "weights", "train", "dataset")
+    names = ("export", "evaluate", "benchmark", "artifacts", "weights", "train", "dataset")
     rest = {"labels": folder / "validated", "splits": folder / "splits.parquet", "out": folder / "out"}
     return {name: folder / name for name in names} | rest
 
@@ -202,8 +202,22 @@ def params_of(**changed: float) -> ReportParams:
     return ReportParams(**(values | changed))
 
 
+def run_in(folder: Path, task: str = "detect", num_samples: int = 3, difficult: str = "count") -> None:
+    paths = paths_of(folder)
+    out = paths.pop("out")
+    run(
+        task,
+        params_of(num_samples=num_samples),
+        scored=ScoredParams(difficult=difficult, split="test"),
+        quantize=BudgetParams(max_map50_95_drop=0.5, max_top1_drop=0.7, max_drop_upper=2, seed=0),
+        targets=TARGETS,
+        inputs=Inputs(**paths),
+        out=out,
+    )
+
+
 def report(folder: Path, num_samples: int = 3, task: str = "detect") -> dict[str, bytes]:
-    run(task, params_of(num_samples=num_samples), difficult="count", targets=TARGETS, **paths_of(folder))
+    run_in(folder, task, num_samples)
     return {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
 
 
@@ -324,7 +338,7 @@ def test_page_has_a_row_per_artifact_and_invalid_is_said(project):
     )
     files = report(project)
     line = next(line for line in files["report.md"].decode().splitlines() if line.startswith("| onnx-fp32 | onnx"))
-    assert line.count("INVALID") == 2
+    assert line.count("INVALID") == 1
     row = json.loads(files["report.json"])["rows"][1]
     assert (row["name"], row["latency_valid"], row["latency_ms_p50"]) == ("onnx-fp32", False, None)
 
@@ -437,11 +451,15 @@ def command(folder: Path) -> list[str]:
     return arguments
 
 
-def write_params(folder: Path, num_samples: object = 2, difficult: str = "count") -> None:
+BUDGET = "{max_map50_95_drop: 0.5, max_top1_drop: 0.5, max_drop_upper: 2.0, seed: 0}"
+
+
+def write_params(folder: Path, num_samples: object = 2, difficult: str = "count", quantize: str = BUDGET) -> None:
     (folder / "params.yaml").write_text(
         f"report:\n  num_samples: {num_samples}\n  bootstrap_samples: 20\n  confidence_level: 0.95\n  seed: 0\n"
         "  resample: image\n"
         f"evaluate: {{split: test, difficult: {difficult}}}\n"
+        f"quantize: {quantize}\n"
         "targets: {onnx-fp32: {}, onnx-int8: {}, ncnn.v2: {}}\n"
     )
 
@@ -466,7 +484,65 @@ def test_difficult_is_read_as_evaluate_reads_it(project, capsys):
     write_params(project, difficult="maybe")
     assert main(command(project)) == 1
     assert "params.yaml:7: wrong value for evaluate.difficult" in capsys.readouterr().err
-    assert DifficultParams(difficult="ignore", slices=[]).difficult == "ignore"
+    assert ScoredParams(difficult="ignore", split="val", slices=[]).difficult == "ignore"
+
+
+def test_budget_is_that_of_the_task(project, classifier):
+    assert json.loads(report(project)["report.json"])["budget"] == {"max_drop": 0.5, "max_drop_upper": 2}
+    assert json.loads(report(classifier, task="classify")["report.json"])["budget"]["max_drop"] == 0.7
+
+
+def test_missing_budget_is_named(project, capsys):
+    write_params(project, quantize="{max_map50_95_drop: 0.5, max_top1_drop: 0.5, seed: 0}")
+    assert main(command(project)) == 1
+    assert "missing parameter quantize.max_drop_upper" in capsys.readouterr().err
+
+
+def quantize_one(folder: Path, name: str = "onnx-int8") -> None:
+    """Make an artifact one that a search found, and write what that tried."""
+    home = folder / "artifacts" / name
+    artifact = read_artifact(home)
+    artifact.notes["quantization"] = {
+        "method": "minmax", "operators": "all", "float_blocks": [], "num_convolutions": 9, "num_int8": 8,
+        "float_names": ["head"], "inside_budget": True, "reason": "", "metric": "map50_95", "drop": 0.25,
+        "drop_upper": 0.5, "num_trials": 2, "aware_steps": 0,
+    }  # fmt: skip
+    write_artifact(artifact, home)
+    (folder / "export" / name).mkdir(parents=True)
+    # A method may be called None.
+    (folder / "export" / name / "trials.csv").write_text(
+        "trial,step,method,operators,num_float_blocks,int8_share,metric,drop,drop_upper,inside\n"
+        "0,fp32,,,0,0.0,,0.0,0.0,1\n1,method,None,all,0,1.0,0.79,1.25,2.5,0\n2,method,minmax,all,0,1.0,0.8,0.25,0.5,1\n"
+    )
+
+
+def test_search_and_verdict_of_an_int8_artifact(project):
+    quantize_one(project)
+    files = report(project)
+    values = json.loads(files["report.json"])
+    row = next(row for row in values["rows"] if row["name"] == "onnx-int8")
+    assert (row["accepted"], row["val_drop"], row["left_in_float"]) == (True, 0.25, ["head"])
+    # The boxes are far off on test.
+    assert row["keeps_budget"] is False
+    assert [trial["method"] for trial in values["trials"]["onnx-int8"]] == ["", "None", "minmax"]
+    assert values["trials"]["onnx-int8"][0]["metric"] is None
+    text = files["report.md"].decode()
+    assert "Inside the budget on val, but past its 0.5 points on test: **onnx-int8** (-" in text
+    assert "| 2 (taken) | method | minmax | all |" in text
+    assert values["recommended"]["smallest inside the budget"]["artifact"] == "onnx-int8"
+    assert report(project) == files
+
+
+@pytest.mark.parametrize("damage", ["", "trial,step\n1,method\n"])
+def test_missing_search_is_named_and_nothing_is_written(project, damage):
+    quantize_one(project)
+    path = project / "export" / "onnx-int8" / "trials.csv"
+    path.unlink()
+    if damage:
+        path.write_text(damage)
+    with pytest.raises(EvaluationError, match=r"export/onnx-int8/trials\.csv: "):
+        report(project)
+    assert not (project / "out").exists()
 
 
 def test_difficult_boxes_are_scored_as_evaluate_did(project):
@@ -474,10 +550,9 @@ def test_difficult_boxes_are_scored_as_evaluate_did(project):
     data = read_dataset(project / "validated")
     annotations = data.annotations.assign(difficult=data.annotations["class_id"] == 1)
     write_dataset(Dataset(data.images, annotations, data.findings, CLASSES, data.root), project / "validated")
-    arguments = {"targets": TARGETS, **paths_of(project)}
     with pytest.raises(EvaluationError, match="map50_95 that its predictions"):
-        run("detect", params_of(), difficult="ignore", **arguments)
-    run("detect", params_of(), difficult="count", **arguments)
+        run_in(project, difficult="ignore")
+    run_in(project, difficult="count")
 
 
 def test_module_imports_without_the_slow_packages():

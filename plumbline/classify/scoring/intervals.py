@@ -10,8 +10,7 @@ import pandas as pd
 
 from plumbline.classify.scoring.class_metrics import TOP, Floats, by_class, in_top
 from plumbline.classify.scoring.predictions import Scored, put_together
-from plumbline.errors import EvaluationError
-from plumbline.resampling import Weights, image_weights, paired_intervals
+from plumbline.resampling import Weights, check_reference, image_weights, paired_intervals
 from plumbline.scores import BootstrapSettings, Interval
 
 
@@ -38,9 +37,7 @@ def bootstrap(  # noqa: PLR0917 (the verbs of plumbline.scores)
     Raises:
         EvaluationError: See `put_together`; or there are no predictions of the reference.
     """
-    if reference not in predictions:
-        names = ", ".join(predictions)
-        raise EvaluationError(f"no predictions of {reference} to compare with, got those of {names}; evaluate it")
+    check_reference(predictions, reference)
     images = images.sort_values("image_id", ignore_index=True)
     scored = {name: put_together(truth, rows, images, class_names) for name, rows in sorted(predictions.items())}
     once = np.ones((1, len(images)), dtype=np.int64)

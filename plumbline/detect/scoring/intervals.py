@@ -19,8 +19,7 @@ import pandas as pd
 from plumbline.detect.scoring.average_precision import MAX_DETECTIONS, RECALL_POINTS, TINY, interpolated_precision
 from plumbline.detect.scoring.coco_evaluation import check
 from plumbline.detect.scoring.matching import ALL_AREAS, IOU_50, IOU_75, IOU_THRESHOLDS, Matches, match
-from plumbline.errors import EvaluationError
-from plumbline.resampling import image_weights, paired_intervals
+from plumbline.resampling import check_reference, image_weights, paired_intervals
 from plumbline.scores import BootstrapSettings, Interval
 
 HEADLINE = ("map50_95", "map50", "map75")
@@ -57,9 +56,7 @@ def bootstrap(  # noqa: PLR0917 (the verbs of plumbline.scores)
     Raises:
         EvaluationError: As `evaluate_detections` does; or there are no predictions of the reference.
     """
-    if reference not in predictions:
-        names = ", ".join(predictions)
-        raise EvaluationError(f"no predictions of {reference} to compare with, got those of {names}; evaluate it")
+    check_reference(predictions, reference)
     image_ids = images["image_id"].tolist()
     matched: dict[str, Matches] = {}
     for name, found in predictions.items():

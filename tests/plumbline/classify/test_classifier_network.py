@@ -12,6 +12,7 @@ from plumbline.classify.training.architectures import deployed, make
 from plumbline.classify.training.weights_file import ClassifierWeights, write_weights
 from plumbline.errors import BackendError
 from plumbline.networks import Network, count_gflops, count_parameters, export_onnx
+from plumbline.quantization.recipes import Recipe
 from plumbline.runtime.artifact import (
     Artifact,
     ClassifierDecode,
@@ -70,9 +71,11 @@ def make_session(hub, out, backend, precision):
     module = backend_module(backend)
     out.mkdir()
     if precision == "int8":
-        module.quantize(folder / "model.onnx", out, digit_tensors(64, SIDE, PREPROCESSING)[0])
+        tensors = digit_tensors(64, SIDE, PREPROCESSING)[0]
+        quantizer = module.quantizer(folder / "model.onnx", tensors, out.parent, "")
+        quantizer.write(out, Recipe(quantizer.methods[0], quantizer.operators[0]))
     else:
-        module.export(folder / "model.onnx", out, precision)
+        module.export(folder / "model.onnx", out, precision, "")
     write_artifact(artifact_of(network, backend, precision), out)
     return load_artifact(out)
 
@@ -135,7 +138,7 @@ def test_ncnn_says_what_it_has_no_layer_for(tmp_path):
     export_onnx(network, 17, tmp_path / "model.onnx")
     (tmp_path / "ncnn").mkdir()
     with pytest.raises(BackendError, match=r"model\.onnx: NCNN has no layer for Tensor\.\w+, .*another backend"):
-        backend_module("ncnn").export(tmp_path / "model.onnx", tmp_path / "ncnn", "fp32")
+        backend_module("ncnn").export(tmp_path / "model.onnx", tmp_path / "ncnn", "fp32", "")
 
 
 def test_a_foreign_file_is_refused(tmp_path):
