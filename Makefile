@@ -65,7 +65,7 @@ flow: setup ## The same graph as a Prefect flow, with no server to start by hand
 	python -m pipelines.flow
 
 rknn: setup ## The environment of Rockchip's converter, for targets with the backend rknn (640 MB in .cache/rknn)
-	python -m plumbline.toolchains rknn
+	python -m plumbline.backends.rknn.toolchain rknn
 
 test: setup ## All tests but the long ones, and `make check`
 	$(MAKE) --no-print-directory check
@@ -93,5 +93,6 @@ format: setup ## Let ruff lay out the code
 	ruff check --fix .
 	ruff format .
 
-clean: ## Remove everything that the line has made here; the environment and DVC's cache stay
-	rm -rf data/dataset data/validated data/splits.parquet models reports/findings.* reports/data_docs reports/tensorboard .cache
+clean: ## Remove everything that the line has made here; environments and DVC's cache stay
+	rm -rf data/dataset data/validated data/splits.parquet models reports/findings.* reports/data_docs reports/tensorboard
+	test ! -d .cache || find .cache -mindepth 1 -maxdepth 1 ! -name rknn -exec rm -rf {} +

@@ -177,12 +177,13 @@ class _Maker:
     def artifact(self) -> Artifact:
         """Return what `artifact.json` says, but for the files."""
         notes = {**self.base.notes, **self.notes}
+        made_with = notes.pop("toolchain", {})  # of a toolchain that this environment does not hold
         return dataclasses.replace(
             self.base,
             name=self.target,
             backend=self.sections.target.backend,
             precision=self.sections.target.precision,
-            toolchain={**self.base.toolchain, **toolchain(self.module.PACKAGES)},
+            toolchain={**self.base.toolchain, **toolchain(self.module.PACKAGES), **made_with},
             lineage={**self.base.lineage, **self.lineage},
             reproducible=notes.pop("reproducible", True),
             notes=notes,
@@ -231,7 +232,9 @@ class _Maker:
     def _take(self, outcome: Outcome, reference: float, folder: Path) -> pd.DataFrame:
         shutil.copytree(outcome.best.folder, folder, dirs_exist_ok=True)
         metric = BUDGETS[self.base.task][0]
-        self.notes["quantization"] = notes_of(outcome, metric, self.sections.quantize.aware_steps)
+        notes = notes_of(outcome, metric, self.sections.quantize.aware_steps)
+        self.notes |= {key: notes.pop(key) for key in ("reproducible", "toolchain", "computes_in") if key in notes}
+        self.notes["quantization"] = notes
         return trials_table(reference, outcome.trials)
 
     def _check_own_float(self) -> None:
@@ -242,8 +245,9 @@ class _Maker:
             return
         folder = self.work / "float"
         folder.mkdir()
-        self.module.export(self.inputs.hub / HUB, folder, precision, self.chip)
-        self.notes["parity"] = self._parity(folder, precision).told()
+        chip = getattr(self.module, "FLOAT_CHIP", {}).get(self.chip, self.chip)
+        self.module.export(self.inputs.hub / HUB, folder, precision, chip)
+        self.notes["parity"] = self._parity(folder, precision).told() | ({"chip": chip} if chip != self.chip else {})
 
     def _parity(self, folder: Path, precision: str) -> Parity:
         reference = read_reference(self.inputs.hub / REFERENCE)

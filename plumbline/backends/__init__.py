@@ -5,6 +5,7 @@ A backend's module has:
 - ``PRECISIONS``: what it can make here.
 - ``PACKAGES``: whose versions are written into `artifact.json`.
 - ``CHIPS``: names that a target's ``chip`` may have; empty where files fit every machine that the engine runs on.
+- ``FLOAT_CHIP``, only where some chips have no float: chip -> the one whose float file passes the parity gate for it.
 - ``STANDS_IN``: what runs the artifact here in place of the device, such as ``x86 simulator``; empty where it is the
   engine itself. Latency is then not measured, and every number is labelled.
 - ``TOLERANCE``: precision of a float artifact -> the largest difference of its raw outputs from those of the trained

@@ -8,8 +8,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from plumbline import toolchains
 from plumbline.backends import BACKENDS, TARGET_BACKENDS, backend_module
+from plumbline.backends.rknn import toolchain as toolchains
 from plumbline.errors import BackendError
 from plumbline.quantization.recipes import Recipe
 from plumbline.runtime.artifact import read_artifact, write_artifact

@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper
 from stand_in_rknn import write_stand_in
 
-from plumbline import toolchains
 from plumbline.backends import rknn
 from plumbline.backends.rknn import blocks, process
+from plumbline.backends.rknn import toolchain as toolchains
 from plumbline.errors import BackendError
 from plumbline.quantization.recipes import Recipe
 from plumbline.runtime.artifact import (

@@ -2,8 +2,8 @@
 
 The toolkit lives in an environment of its own (`make rknn`) and runs in processes of its own. Its file takes the input
 tensor as the runtime makes it, float32 with mean 0 and standard deviation 1 to the toolkit: what a network subtracts
-and divides by stands in the artifact's preprocessing, so that one rule is right for every network. Where that is pixels
-in 0..1, the range that calibration finds for the input has 256 steps of 1/255, and int8 loses nothing there.
+and divides by stands in the artifact's preprocessing, so that one rule is right for every network. For pixels in 0..1
+calibration found the range 0..1, which int8 divides into the pixels' own steps of 1/255.
 
 Off the board, the toolkit's simulator stands in for the chip. It cannot load the chip's file: it needs what that was
 built from, which lies in the artifact's folder ``simulator/`` and is of no use to a device.
@@ -50,6 +50,8 @@ PACKAGES: tuple[str, ...] = ()
 FLOAT_CHIPS = ("rk2118", "rk3562", "rk3566", "rk3568", "rk3576", "rk3588", "rv1126b")
 INT8_CHIPS = ("rv1103", "rv1103b", "rv1106", "rv1106b")
 CHIPS = (*FLOAT_CHIPS, *INT8_CHIPS)
+# Of chips that compute in int8 alone: whose float file is compared with the trained weights in their place.
+FLOAT_CHIP = dict.fromkeys(INT8_CHIPS, "rk3588")
 STANDS_IN = "" if ON_BOARD else "x86 simulator"
 TOLERANCE = {"fp16": 0.01}
 ARITHMETIC = ("asymmetric", 127)
@@ -97,8 +99,8 @@ def quantizer(hub: Path, tensors: Sequence[npt.NDArray[np.float32]], work: Path,
     Raises:
         BackendError: The toolkit cannot, or is not here.
     """
-    from plumbline import toolchains
     from plumbline.backends.rknn import blocks, process
+    from plumbline.backends.rknn import toolchain as toolchains
 
     toolchains.python_of(process.TOOLCHAIN)
     _refuse_new_opset(hub)
@@ -239,7 +241,7 @@ def _convert(source: Path, out: Path, what: str, job: dict[str, Any], run: Run) 
 
 def _notes(operators: Sequence[Operator]) -> dict[str, Any]:
     """Return what `artifact.json` shall say: among it, what the NPU hands back to the board's processor."""
-    from plumbline import toolchains
+    from plumbline.backends.rknn import toolchain as toolchains
     from plumbline.backends.rknn.process import PACKAGE, TOOLCHAIN
 
     version = toolchains.version_of(TOOLCHAIN, PACKAGE)

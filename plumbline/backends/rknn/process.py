@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from plumbline import toolchains
+from plumbline.backends.rknn import toolchain as toolchains
 from plumbline.backends.rknn import worker
 from plumbline.errors import BackendError
 

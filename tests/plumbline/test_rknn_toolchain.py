@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from plumbline import toolchains
+from plumbline.backends.rknn import toolchain as toolchains
 from plumbline.errors import BackendError
 
 

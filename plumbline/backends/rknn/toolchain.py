@@ -23,7 +23,7 @@ from plumbline.files import replacing
 # Name -> a line of Python that works where the packages do.
 TOOLCHAINS = {"rknn": "from rknn.api import RKNN"}
 
-REQUIREMENTS = Path(__file__).parents[1] / "requirements"
+REQUIREMENTS = Path(__file__).parent  # beside the code: a change of the file makes its targets stale
 STAMP = "made_from.json"
 # Packages come before those of the files that sort before this one.
 BEHIND = "zzz_main_environment.pth"
