@@ -77,6 +77,10 @@ class Clone:
 # Short runs of what follows the training.
 SHORT = {
     "quantize.calibration_images": 8,
+    # What has learned so little on so few images has no budget that means anything.
+    "quantize.over_budget": "keep",
+    "quantize.max_trials": 2,
+    "quantize.aware_steps": 0,
     "benchmark.warmup_queries": 2,
     "benchmark.min_queries": 10,
     "benchmark.min_duration_s": 0.1,

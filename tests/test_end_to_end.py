@@ -9,7 +9,7 @@ import pytest
 from project_clone import TINY, Clone
 from ruamel.yaml import YAML
 
-METRICS = {"ingest.json", "validate.json", "split.json", "train", "evaluate"}
+METRICS = {"ingest.json", "validate.json", "split.json", "train", "evaluate", "export"}
 REPORT = ("report.md", "report.json", "report.png", "samples.jpg", "worst.jpg", "curves.png")
 
 
@@ -42,7 +42,10 @@ def test_the_report_is_there(clone):
     for name in REPORT:
         assert (folder / name).stat().st_size > 100
     names = {row["name"] for row in json.loads((folder / "report.json").read_text())["rows"]}
-    assert names == {"weights", "onnx-fp32", "onnx-int8", "openvino-fp32", "ncnn-fp32"}
+    assert names == {
+        "weights",
+        *(f"{backend}-{p}" for backend in ("onnx", "openvino", "ncnn") for p in ("fp32", "int8")),
+    }
 
 
 def test_training_says_where_it_is(clone):
@@ -75,15 +78,13 @@ def test_lineage_reaches_from_the_artifact_to_the_labels(clone):
 
 
 def test_one_backends_module_reruns_that_backend_alone(clone):
-    path = clone.folder / "plumbline/backends/openvino.py"
+    path = clone.folder / "plumbline/backends/openvino/__init__.py"
     before = path.read_text()
     path.write_text(before + "\n# changed\n")
     changed = json.loads(clone.run("dvc", "status", "--json").stdout)
     path.write_text(before)
     assert {stage for stage in changed if "@" in stage} == {
-        "export@openvino-fp32",
-        "evaluate@openvino-fp32",
-        "benchmark@openvino-fp32",
+        *(f"{stage}@openvino-{p}" for stage in ("export", "evaluate", "benchmark") for p in ("fp32", "int8")),
     }
     assert not {"train", "hub", "ingest", "evaluate_weights"} & set(changed)
 
@@ -102,7 +103,7 @@ def test_a_target_is_one_line(clone):
 def test_everything_deleted_and_made_again_is_the_same(clone):
     hashes = {stage: out_hashes(clone, stage) for stage in ("ingest", "validate", "split", "train", "hub")}
     metrics = read_metrics(clone)
-    assert len(metrics) == 4 + 5
+    assert len(metrics) == 4 + 7 + 6  # the weights and six targets
     assert json.loads(metrics["evaluate/onnx-int8/metrics.json"])["map50"] > 0, "equal zeros would show nothing"
     for name in (
         "data/dataset",

@@ -11,7 +11,7 @@ from project_clone import TINY_CLASSIFY, Clone
 from plumbline.runtime.preprocess import read_image
 from plumbline.runtime.session import load_artifact
 
-TARGETS = ("onnx-fp32", "onnx-int8", "openvino-fp32", "ncnn-fp32")
+TARGETS = tuple(f"{backend}-{precision}" for backend in ("onnx", "openvino", "ncnn") for precision in ("fp32", "int8"))
 
 
 @pytest.fixture(scope="module")
