@@ -120,7 +120,7 @@ def from_bad_start(project: Path, target: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out, results = Path(folder) / "artifact", Path(folder) / "results"
         found = run(f"{target} from {BAD_START}", sections, inputs, out=out, results=results).notes["quantization"]
-        trials = pd.read_csv(results / "trials.csv")
+        trials = pd.read_csv(results / "trials.csv", keep_default_na=False)
     keys = ("method", "operators", "inside_budget", "reason", "drop", "drop_upper", "num_trials", "aware_steps")
     return {key: found[key] for key in keys} | {"trials": trials.to_dict("records")}
 

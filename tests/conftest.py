@@ -30,6 +30,11 @@ settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("noisy")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put Prefect's tests last: what it leaves in a process that forks later ends DataLoader's workers with an error."""
+    items.sort(key=lambda item: "tests/pipelines/" in item.path.as_posix())
+
+
 @pytest.fixture(scope="session")
 def bccd() -> Path:
     """The folder of 364 blood-cell photographs in VOC XML, or a skip where it is not on this machine."""
