@@ -31,7 +31,7 @@ settings.load_profile("noisy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put Prefect's tests last: what it leaves in a process that forks later ends DataLoader's workers with an error."""
+    """Put Prefect's tests last: with what it leaves in a process, workers that are forked later end with an error."""
     items.sort(key=lambda item: "tests/pipelines/" in item.path.as_posix())
 
 
