@@ -22,9 +22,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import stages
+from plumbline.backends import backend_module
 from plumbline.errors import ParamsError
 from plumbline.params import check_section, line_of, read_params
 from plumbline.tasks import TaskParams
+from stages.export import TargetParams
 from stages.shape import PARAMS_FILE, exit_code
 
 EACH = ".*"  # "targets.*": each entry of the mapping `targets`
@@ -161,8 +163,21 @@ def _check(path: Path, section: str, entry: Any, model: type[BaseModel], overrid
         said = str(error).removeprefix(f"{path}:").partition(": ")[2]
         raise ParamsError(f"--set {blamed.text}: {said}") from error
     missing_files = getattr(checked, "missing_files", None)
-    for key, message in (missing_files() if callable(missing_files) else {}).items():
+    missing = missing_files() if callable(missing_files) else missing_toolchain(checked)
+    for key, message in missing.items():
         raise ParamsError(f"{_where(path, (*keys, *key.split('.')), overrides)}: {section}.{key}: {message}")
+
+
+def missing_toolchain(checked: BaseModel) -> dict[str, str]:
+    """Say what a target needs that is not on this machine: its export would say so after the training.
+
+    A backend whose toolchain is none of this project's dependencies has ``missing() -> str``, empty where it is there.
+    """
+    if not isinstance(checked, TargetParams):
+        return {}
+    missing = getattr(backend_module(checked.backend), "missing", None)
+    said = missing() if missing else ""
+    return {"backend": said} if said else {}
 
 
 def _fault_keys(section: tuple[str, ...], error: ParamsError) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -174,3 +176,23 @@ def test_a_target_whose_name_cannot_be_a_stage_is_refused(tmp_path, name):
     path.write_text(f'targets:\n  "{name}": {{backend: onnx, precision: fp32}}\n')
     with pytest.raises(ParamsError, match=rf"params.yaml:2: the name '{name}' cannot be used, expected"):
         check_params(path, [("targets.*", TargetParams)])
+
+
+def test_a_toolchain_that_is_not_here_is_told_before_anything_runs(tmp_path, monkeypatch):
+    """The export would say so after the training."""
+    from plumbline.backends import rknn
+
+    path = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", path)
+    check = functools.partial(check_params, path, stage_sections())
+    target = "targets={a: {backend: tensorrt, precision: int8}}"
+    with pytest.raises(
+        ParamsError, match=r"^--set targets=.*: targets\.a\.backend: TensorRT is not installed"
+    ):
+        check([parse_override(target)])
+    target = "targets={a: {backend: rknn, precision: int8, chip: rk3588}}"
+    monkeypatch.setattr(rknn, "missing", lambda: "run `make rknn`")
+    with pytest.raises(ParamsError, match=r"^--set targets=.*: targets\.a\.backend: run `make rknn`$"):
+        check([parse_override(target)])
+    monkeypatch.setattr(rknn, "missing", lambda: "")
+    check([parse_override(target)])

@@ -93,6 +93,18 @@ def export(hub: Path, out: Path, precision: str, chip: str) -> dict[str, Any]:
     return _notes(operators_of(log, str(hub)))
 
 
+def missing() -> str:
+    """Say what is not installed here; an empty text where nothing is missing."""
+    from plumbline.backends.rknn import process
+    from plumbline.backends.rknn import toolchain as toolchains
+
+    try:
+        toolchains.python_of(process.TOOLCHAIN)
+    except BackendError as error:
+        return str(error)
+    return ""
+
+
 def quantizer(hub: Path, tensors: Sequence[npt.NDArray[np.float32]], work: Path, chip: str) -> Quantizer:
     """Calibrate for a chip, once for each method and not before it is asked for.
 

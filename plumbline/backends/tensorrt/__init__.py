@@ -88,13 +88,21 @@ def open_session(folder: Path, artifact: Artifact, threads: int) -> Engine:
         ) from error
 
 
+def missing() -> str:
+    """Say what is not installed here; an empty text where nothing is missing."""
+    if importlib.util.find_spec("tensorrt") is not None:
+        return ""
+    return (
+        "TensorRT is not installed here, expected it and an NVIDIA GPU; on such a machine: pip install 'tensorrt>=10'"
+        " cuda-python; or change the target's backend to tensorrt_qdq, which makes and checks the int8 ONNX file"
+        " anywhere, and build its engine there with trtexec"
+    )
+
+
 def _demand(what: str) -> None:
-    if importlib.util.find_spec("tensorrt") is None:
-        raise BackendError(
-            f"{what}: TensorRT is not installed here, expected it and an NVIDIA GPU; on such a machine: pip install"
-            " 'tensorrt>=10' cuda-python; or change the target's backend to tensorrt_qdq, which makes and checks the"
-            " int8 ONNX file anywhere, and build its engine there with trtexec"
-        )
+    said = missing()
+    if said:
+        raise BackendError(f"{what}: {said}")
 
 
 def _build(model: Path, engine: Path, precision: str) -> None:
