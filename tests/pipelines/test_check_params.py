@@ -186,9 +186,7 @@ def test_a_toolchain_that_is_not_here_is_told_before_anything_runs(tmp_path, mon
     shutil.copy(ROOT / "params.yaml", path)
     check = functools.partial(check_params, path, stage_sections())
     target = "targets={a: {backend: tensorrt, precision: int8}}"
-    with pytest.raises(
-        ParamsError, match=r"^--set targets=.*: targets\.a\.backend: TensorRT is not installed"
-    ):
+    with pytest.raises(ParamsError, match=r"^--set targets=.*: targets\.a\.backend: TensorRT is not installed"):
         check([parse_override(target)])
     target = "targets={a: {backend: rknn, precision: int8, chip: rk3588}}"
     monkeypatch.setattr(rknn, "missing", lambda: "run `make rknn`")
