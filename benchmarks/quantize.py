@@ -1,17 +1,18 @@
 """What int8 costs and gains on real photographs, on every backend, beside ultralytics' own int8 export.
 
 In the project's root: `make bench-quantize`, or `python benchmarks/quantize.py --help`. It needs the BCCD data set
-beside the project (or PLUMBLINE_BCCD), and an hour the first time on 2 cores: both detectors are trained from scratch.
+beside the project (or PLUMBLINE_BCCD), `make rknn` (or `--targets` without rknn-int8), and an hour the first time on 2
+cores: both detectors are trained from scratch.
 
 For each model:
 
 - The whole line on BCCD at 320 px, beside this working tree (`pipelines.beside`): its exports with their search on val,
   its scores on test with paired intervals, its latency ratios, interleaved.
 - The search of ONNX Runtime's int8 file again from a deliberately bad setting (`BAD_START`).
-- ultralytics' int8 ONNX export of the same weights, calibrated on the same val images that it takes by itself, scored
-  by our evaluator on its own predictions, and its engine's latency interleaved with the hub's fp32 and our int8: the
-  same tensors, one thread, the network alone. Theirs decodes boxes within the graph, ours in numpy after it; neither
-  suppression nor our decoding is in the time.
+- ultralytics' int8 ONNX export of the same weights, as it makes it by itself (calibrated on val; YOLO26 with the head that
+  needs suppression), scored by our evaluator on its own predictions, and its engine's latency interleaved with the
+  hub's fp32 and our int8: the same tensors, one thread, the network alone. Theirs decodes boxes within the graph, ours in
+  numpy after it; neither suppression nor our decoding is in the time.
 """
 
 from __future__ import annotations
