@@ -9,10 +9,10 @@ For each model:
 - The whole line on BCCD at 320 px, beside this working tree (`pipelines.beside`): its exports with their search on val,
   its scores on test with paired intervals, its latency ratios, interleaved.
 - The search of ONNX Runtime's int8 file again from a deliberately bad setting (`BAD_START`).
-- ultralytics' int8 ONNX export of the same weights, as it makes it by itself (calibrated on val; YOLO26 with the head that
-  needs suppression), scored by our evaluator on its own predictions, and its engine's latency interleaved with the
-  hub's fp32 and our int8: the same tensors, one thread, the network alone. Theirs decodes boxes within the graph, ours in
-  numpy after it; neither suppression nor our decoding is in the time.
+- ultralytics' int8 ONNX export of the same weights, as it makes it by itself (calibrated on val; YOLO26 with the head
+  that needs suppression), scored by our evaluator on its own predictions, and its engine's latency interleaved with the
+  hub's fp32 and our int8: the same tensors, one thread, the network alone. Theirs decodes boxes within the graph, ours
+  in numpy after it; neither suppression nor our decoding is in the time.
 """
 
 from __future__ import annotations
