@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
+from plumbline.backends import TARGET_BACKENDS
 from plumbline.params import read_params
 from plumbline.tasks import TASKS
 
@@ -216,6 +217,18 @@ def test_one_backend_is_a_dep_of_its_own_targets_alone():
         }
         if "@" in name:
             assert listed == {file.split("/")[2] for file in backends_of(stage)}, name
+
+
+@pytest.mark.parametrize("backend", TARGET_BACKENDS)
+@pytest.mark.parametrize("name", ["export", "evaluate", "benchmark"])
+def test_a_target_of_any_backend_lists_what_it_imports(name, backend):
+    """Also one that params.yaml does not name: dvc.yaml differs from target to target in the backend's folder alone."""
+    package = f"plumbline/backends/{backend}/"
+    for task in TASKS:
+        stage = STAGES[task, f"{name}@onnx-fp32"]
+        files = closure(closure({file_of(module_of(stage))}, task) | {f"{package}__init__.py"}, task)
+        missing = {file for file in files - deps_of(stage) if not file.startswith(package)}
+        assert not missing, (task, missing)
 
 
 def test_exempt_modules_hold_nothing():

@@ -18,6 +18,7 @@ from plumbline.backends.rknn import blocks, process
 from plumbline.backends.rknn import toolchain as toolchains
 from plumbline.errors import BackendError
 from plumbline.quantization.recipes import Recipe
+from plumbline.runtime import device_files
 from plumbline.runtime.artifact import (
     Artifact,
     DecodeSpec,
@@ -351,3 +352,7 @@ def test_blocks_cover_every_convolution(real):
     outputs = {node.output[0] for node in graph.node if node.op_type in {"Conv", "MatMul"}}
     assert outputs <= set(network.block_of)
     assert {block.name for block in network.blocks} == {network.block_of[name] for name in outputs}
+
+
+def test_what_the_simulator_needs_is_not_counted_as_the_devices():
+    assert rknn.SIMULATOR == device_files.SIMULATOR
