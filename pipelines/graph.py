@@ -10,11 +10,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from plumbline.errors import PlumblineError
+
+ALL = -1  # of a resource
+RESOURCES = ("cpu", "gpu")
 
 
 class GraphError(PlumblineError):
@@ -30,11 +33,16 @@ class Stage:
             ``other/dvc.yaml:train``, ``data/photos.dvc``.
         needs: The stages whose outputs it reads, in the graph's order.
         desc: Its description in dvc.yaml, or "".
+        resources: What of each resource of its machine it uses while it runs, from its ``meta`` in dvc.yaml; `ALL` of
+            one is for stages that nothing may run beside.
+        pool: The Prefect work pool whose workers run it, from its ``meta``, or "" for this machine.
     """
 
     name: str
     needs: tuple[str, ...]
     desc: str
+    resources: Mapping[str, int] = field(default_factory=lambda: {"cpu": 1})
+    pool: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,53 @@ def in_order(needs: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     return tuple(done)
 
 
-def graph_of(needs: Mapping[str, Iterable[str]], descs: Mapping[str, str]) -> Graph:
-    """Make a graph from what each stage needs and what its description is (see `in_order` for the order)."""
+def graph_of(
+    needs: Mapping[str, Iterable[str]], descs: Mapping[str, str], metas: Mapping[str, Any] | None = None
+) -> Graph:
+    """Make a graph from what each stage needs, its description and its ``meta`` (see `in_order` for the order).
+
+    Raises:
+        GraphError: As `in_order`, or as `read_meta`.
+    """
     order = in_order(needs)
-    return Graph(tuple(Stage(name, tuple(sorted(needs[name], key=order.index)), descs.get(name, "")) for name in order))
+    stages = []
+    for name in order:
+        resources, pool = read_meta(name, (metas or {}).get(name))
+        stages.append(Stage(name, tuple(sorted(needs[name], key=order.index)), descs.get(name, ""), resources, pool))
+    return Graph(tuple(stages))
+
+
+def read_meta(name: str, meta: Any) -> tuple[dict[str, int], str]:
+    """Read what a stage's ``meta`` says of where and with what it runs; other keys are the user's own.
+
+    Args:
+        name: The stage.
+        meta: As in dvc.yaml: ``{cpu: 2, gpu: 1, pool: gpu}``, ``{cpu: all}``, or None.
+
+    Raises:
+        GraphError: A value is no number of a resource, or no name of a pool.
+
+    >>> read_meta("train", {"gpu": 1, "pool": "gpu"})
+    ({'cpu': 1, 'gpu': 1}, 'gpu')
+    >>> read_meta("benchmark", {"cpu": "all"}), read_meta("split", None)
+    (({'cpu': -1}, ''), ({'cpu': 1}, ''))
+    """
+    if not isinstance(meta, Mapping):
+        meta = {}
+    resources = {}
+    for resource in RESOURCES:
+        value = meta.get(resource, 1 if resource == "cpu" else 0)
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if value != "all" and not is_number:
+            raise GraphError(
+                f"dvc.yaml: stage {name!r}: meta.{resource} is {value!r}, expected a whole number or all; correct it"
+            )
+        if value:
+            resources[resource] = ALL if value == "all" else value
+    pool = meta.get("pool", "")
+    if not isinstance(pool, str):
+        raise GraphError(f"dvc.yaml: stage {name!r}: meta.pool is {pool!r}, expected a work pool's name; correct it")
+    return resources, pool
 
 
 def read_graph(root: Path) -> Graph:
@@ -85,12 +136,29 @@ def read_graph(root: Path) -> Graph:
     Raises:
         GraphError: `root` is not the root of a DVC project, or DVC refuses its dvc.yaml.
     """
+    return _read(root, with_status=False)[0]
+
+
+def read_graph_and_changes(root: Path) -> tuple[Graph, frozenset[str]]:
+    """Read the graph, and ask DVC once for all which stages' dependencies, outputs, params or command have changed.
+
+    What only follows from another stage's run is not among them: a stage can be run again when neither it nor
+    anything that it needs is.
+
+    Raises:
+        GraphError: As `read_graph`.
+    """
+    return _read(root, with_status=True)
+
+
+def _read(root: Path, with_status: bool) -> tuple[Graph, frozenset[str]]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
     try:
-        with Repo(os.fspath(root)) as repo:
+        # What `dvc --wait-for-lock` sets: a stage that another process hashes holds the lock for minutes.
+        with Repo(os.fspath(root), _wait_for_lock=True) as repo:
             edges = repo.index.graph
             # The order of files is the disk's, of stages within a file the file's: the sort is stable.
             nodes = sorted(edges, key=lambda node: node.path_in_repo)
@@ -101,21 +169,15 @@ def read_graph(root: Path) -> Graph:
                 if isinstance(node, PipelineStage) or any(True for _ in edges.predecessors(node))
             }
             descs = {names[node]: node.desc or "" for node in nodes}
+            metas = {names[node]: node.meta for node in nodes}
+            graph = graph_of(needs, descs, metas)
+            changed: frozenset[str] = frozenset()
+            if with_status:
+                with repo.lock:
+                    changed = frozenset(names[node] for node in nodes if names[node] in needs and node.status())
     except DvcException as error:
         raise GraphError(f"{root / 'dvc.yaml'}: {_reason(error)}; mend it, `dvc dag` shows the same") from error
-    return graph_of(needs, descs)
-
-
-def changed_stages(root: Path) -> frozenset[str]:
-    """Ask DVC, once for all, which stages' dependencies, outputs, params or command have changed.
-
-    What only follows from another stage's run is not among them: a stage can be run again when neither it nor
-    anything that it needs is.
-
-    Raises:
-        GraphError: ``dvc status`` fails.
-    """
-    return frozenset(ask_dvc(root, "--wait-for-lock", "status"))
+    return graph, changed
 
 
 def ask_dvc(root: Path, *command: str) -> dict[str, Any]:

@@ -1,52 +1,47 @@
-"""The Prefect flow over dvc.yaml: every stage a task, its output in the log, the report an artifact.
+"""The Prefect flow over dvc.yaml: stages at the same time, each a task; their output in the log, results as artifacts.
 
 Prefect's settings come from the environment of whoever imports this; `pipelines.flow` is the command that makes them.
 """
 
 from __future__ import annotations
 
-import base64
-import math
-import re
-from collections.abc import Iterator, Mapping
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect import Task, flow, get_run_logger
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectFuture
+from prefect.states import Cancelled, Completed, Crashed, Failed, Pending
 
-from pipelines.graph import Graph, ask_dvc, changed_stages, read_graph
+from pipelines.ancestors import Ancestors
+from pipelines.clone_lock import sole_flow
+from pipelines.flow_artifacts import keep_artifacts
+from pipelines.flow_params import FlowParams, read_flow_params
+from pipelines.graph import Graph, Stage, read_graph_and_changes
+from pipelines.resources import Grant, machine_resources
 from pipelines.run_stage import Outcome, StageError, run_stage
+from pipelines.told_states import tell_state
 
-REPORT = Path("reports/report/report.md")
-EMBED_BYTES = 3_000_000  # of images, in all, within the report's artifact
 CACHED = "Cached"
-IMAGE_LINK = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)\s:]+\.(?:png|jpe?g))\)")  # no colon: not a URL
+# How often Prefect is asked whether the run was cancelled, and whether the worker that started it lives.
+LOOK_EVERY_S = 2.0
+END_WITHIN_S = 20.0  # more than `pipelines.process_group.END_WITH` needs in all
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
-def stage(root: Path, name: str, unchanged: bool) -> State[None]:
-    """Run one stage; end as Completed, as Completed with the name Cached, or as Failed with its last lines.
+class Ended(Exception):  # noqa: N818 - no error: somebody asked for it
+    """The flow shall end now: it was cancelled, or its worker is gone."""
 
-    Args:
-        root: The DVC project's root.
-        name: The stage as DVC addresses it.
-        unchanged: DVC has already said that neither it nor anything it needs has changed.
-    """
-    if unchanged:
-        return Completed(name=CACHED, message="nothing it depends on has changed")
-    log = get_run_logger()
-    try:
-        outcome = run_stage(root, name, log.info)
-    except StageError as error:
-        # Returned, not raised: a traceback through Prefect's engine says nothing to who wrote the stage.
-        return Failed(message="\n".join([str(error), *error.tail]))
-    if outcome is Outcome.CACHED:
-        return Completed(name=CACHED, message="DVC found it unchanged, or had its outputs in the run-cache")
-    return Completed()
+    def __init__(self, state: State[None]) -> None:
+        self.state = state
+        super().__init__(str(state.message))
 
 
 @flow(name="plumbline")
@@ -59,34 +54,176 @@ def line(root: Path) -> State[None]:
         root: The DVC project's root.
 
     Raises:
-        GraphError: dvc.yaml cannot be read.
+        PlumblineError: dvc.yaml or params.yaml cannot be read, or another flow runs on this project.
     """
-    graph = read_graph(root)
-    changed = changed_stages(root)
-    get_run_logger().info("%d stages, changed: %s", len(graph.stages), ", ".join(sorted(changed)) or "none")
-    # One stage at a time, in this thread: a benchmark must not share the CPU with anything. To run independent
-    # stages at once, submit the tasks (the edges are in wait_for already) with a limit per resource, and end the
-    # running groups from here: Ctrl-C and SIGTERM do not reach a task in a thread.
-    states: dict[str, State[Any]] = {}
-    for each in graph.stages:
-        needed = [states[name] for name in each.needs]
-        unchanged = each.name not in changed and all(state.name == CACHED for state in needed)
-        named = stage.with_options(name=each.name, task_run_name=each.name, description=each.desc or None)
-        states[each.name] = named(root, each.name, unchanged, wait_for=needed, return_state=True)
-    end = verdict(graph, states)
-    if end.is_completed():  # a half-run line would mix new numbers with old ones
-        keep_report(root)
-        keep_metrics(root)
-    return end
+    return run_line(root)
+
+
+def run_line(root: Path) -> State[None]:
+    """Do what `line` does, in the flow run that calls it. Call it in the main thread: signals arrive there.
+
+    Returns:
+        Completed; Failed, with the failed stages named and their last lines; or Cancelled.
+
+    Raises:
+        PlumblineError: As `line`.
+    """
+    flow_run_id = _flow_run_id()
+    with sole_flow(root, {"flow_run_id": str(flow_run_id)}) as killed:
+        if killed:
+            _tell_killed(killed)
+        params = read_flow_params(root)
+        graph, changed = read_graph_and_changes(root)
+        get_run_logger().info("%d stages, changed: %s", len(graph.stages), ", ".join(sorted(changed)) or "none")
+        try:
+            states = Runs(root, graph, changed, params, look_at(flow_run_id)).run()
+        except Ended as ended:
+            return ended.state
+        end = verdict(graph, states)
+        if end.is_completed() and any(state.name != CACHED for state in states.values()):
+            keep_artifacts(root)  # not of a half-run line, which would mix new numbers with old ones
+        return end
+
+
+class Runs:
+    """The stages of one flow run: what has ended, what runs, what may start.
+
+    Args:
+        root: The DVC project's root.
+        graph: All stages.
+        changed: Those that DVC finds changed.
+        params: Limits and retries.
+        look: Raises `Ended` when the flow shall end; called every few seconds.
+    """
+
+    def __init__(
+        self, root: Path, graph: Graph, changed: frozenset[str], params: FlowParams, look: Callable[[], None]
+    ) -> None:
+        self.root, self.graph, self.changed, self.params, self.look = root, graph, changed, params, look
+        self.resources = machine_resources(params.limits)
+        self.resources.check(graph.stages)
+        self.states: dict[str, State[Any]] = {}
+        self.tries: dict[str, int] = {}
+        self.again_at: dict[str, float] = {}  # a failed stage -> when it is tried again, by `time.monotonic`
+        self.running: dict[str, tuple[PrefectFuture[Any], Grant]] = {}
+        self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.stopped = threading.Event()
+
+    def run(self) -> dict[str, State[Any]]:
+        """Run what is not up to date; return how each stage ended. Whatever happens, nothing is left running."""
+        try:
+            while True:
+                self._start_what_may()
+                if not self.running and not self.again_at:
+                    break
+                self._wait()
+        finally:
+            self.stopped.set()
+            for future, _grant in self.running.values():
+                future.wait(END_WITHIN_S)
+        for stage in self.graph.stages:
+            if stage.name not in self.states:
+                self._settle(stage, Pending(name="NotReady", message="something that it needs has failed"))
+        return self.states
+
+    def _start_what_may(self) -> None:
+        now = time.monotonic()
+        for stage in self.graph.stages:  # in order: what an unchanged stage unlocks comes after it
+            if stage.name in self.states or stage.name in self.running or self.again_at.get(stage.name, 0) > now:
+                continue
+            needed = [self.states.get(name) for name in stage.needs]
+            if not all(state is not None and state.is_completed() for state in needed):
+                continue
+            if stage.name not in self.changed and all(state.name == CACHED for state in needed if state):
+                self._settle(stage, Completed(name=CACHED, message="nothing it depends on has changed"))
+            elif (grant := self.resources.take({} if stage.pool else stage.resources)) is not None:
+                self._start(stage, grant)
+
+    def _settle(self, stage: Stage, state: State[Any]) -> None:
+        """Record a stage for which nothing is run."""
+        self.states[stage.name] = tell_state(stage, state, [self.states[name] for name in stage.needs])
+
+    def _start(self, stage: Stage, grant: Grant) -> None:
+        self.again_at.pop(stage.name, None)
+        number = self.tries[stage.name] = self.tries.get(stage.name, 0) + 1
+        named: Task[..., Any] = Task(
+            self._run_in_thread,
+            name=stage.name,
+            task_run_name=stage.name if number == 1 else f"{stage.name} (try {number})",
+            description=stage.desc or None,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+        future = named.submit(stage.name, grant, wait_for=[self.states[name] for name in stage.needs])
+        self.running[stage.name] = (future, grant)
+        future.add_done_callback(lambda _future: self.ended.put(stage.name))
+
+    def _run_in_thread(self, name: str, grant: Grant) -> State[None]:
+        """Run one stage; end as Completed, as Completed with the name Cached, or as Failed with its last lines."""
+        log = get_run_logger()
+        stage = next(stage for stage in self.graph.stages if stage.name == name)
+        try:
+            if stage.pool:
+                from pipelines.elsewhere import run_elsewhere
+
+                outcome = run_elsewhere(self.root, stage, self.params, log.info, self.stopped)
+            else:
+                more = grant.environment()
+                outcome = run_stage(self.root, name, log.info, stopped=self.stopped, more_environment=more)
+        except StageError as error:
+            # Returned, not raised: a traceback through Prefect's engine says nothing to who wrote the stage.
+            return Failed(message="\n".join([str(error), *error.tail]))
+        if outcome is Outcome.CACHED:
+            return Completed(name=CACHED, message="DVC found it unchanged, or had its outputs in the run-cache")
+        return Completed()
+
+    def _wait(self) -> None:
+        """Wait until a stage ends, one is to be tried again, or it is time to look whether all shall end."""
+        now = time.monotonic()
+        until = min([LOOK_EVERY_S, *(at - now for at in self.again_at.values())])
+        try:
+            name = self.ended.get(timeout=max(until, 0.01))
+        except queue.Empty:
+            self.look()
+            return
+        future, grant = self.running.pop(name)
+        self.resources.give_back(grant)
+        future.wait()
+        state = future.state
+        again = self.params.retries_of(name) - self.tries[name] + 1
+        if state.is_failed() and again > 0:
+            first = str(state.message).partition("\n")[0]
+            get_run_logger().warning("%s; tried again in %g s", first, self.params.retry_delay_s)
+            self.again_at[name] = time.monotonic() + self.params.retry_delay_s
+        else:
+            self.states[name] = state
+
+
+def look_at(flow_run_id: UUID) -> Callable[[], None]:
+    """Return what raises `Ended` once the flow run is cancelled, as in the UI, or its worker is gone."""
+    ancestors = Ancestors()
+    client = get_client(sync_client=True)
+
+    def look() -> None:
+        if not ancestors.live():
+            raise Ended(Crashed(message="the worker that started this run is gone"))
+        try:
+            state = client.read_flow_run(flow_run_id).state
+        except Exception:  # a server that restarts ends no training
+            return
+        if state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
+            raise Ended(Cancelled(message="cancelled; the running stages were ended"))
+
+    return look
 
 
 def verdict(graph: Graph, states: Mapping[str, State[Any]]) -> State[None]:
     """Say in one state how all stages ended; of a failure, first one line, then the last lines of what failed."""
-    failed = [name for name in graph.names if states[name].is_failed()]
+    failed = [name for name in graph.names if states[name].is_failed() or states[name].is_crashed()]
     if not failed:
         cached = sum(states[name].name == CACHED for name in graph.names)
         return Completed(message=f"{len(graph.names) - cached} stages ran, {cached} were up to date")
-    not_run = [name for name in graph.names if not (states[name].is_completed() or states[name].is_failed())]
+    not_run = [name for name in graph.names if not states[name].is_final()]
     told = [str(states[name].message).splitlines() for name in failed]
     headline = "; ".join(lines[0] for lines in told)
     if not_run:
@@ -95,66 +232,22 @@ def verdict(graph: Graph, states: Mapping[str, State[Any]]) -> State[None]:
     return Failed(message="\n".join([headline, *tails]))
 
 
-def keep_report(root: Path) -> None:
-    """Store the report, where there is one, as the artifact ``report``."""
-    path = root / REPORT
-    if path.is_file():
-        text = embed_images(path.read_text(encoding="utf-8"), path.parent)
-        create_markdown_artifact(text, key="report", description=f"`{REPORT}` as this run left it")
+def _flow_run_id() -> UUID:
+    context = FlowRunContext.get()
+    assert context is not None, "run_line is called in a flow"
+    assert context.flow_run is not None
+    return context.flow_run.id
 
 
-def keep_metrics(root: Path) -> None:
-    """Store every number that ``dvc metrics show`` knows as the artifact ``metrics``."""
-    rows = metric_rows(ask_dvc(root, "metrics", "show"))
-    if rows:
-        create_table_artifact(rows, key="metrics", description="`dvc metrics show`")
-
-
-def embed_images(markdown: str, folder: Path, limit_bytes: int = EMBED_BYTES) -> str:
-    """Put the PNG and JPEG files that a page links to into the page, as ``data:`` URIs.
-
-    Prefect stores the text alone, and its UI shows an image's link as it is (``<img src=...>``), so a relative one
-    would show nothing. An image that is missing or does not fit any more becomes a note.
-
-    Args:
-        markdown: The page.
-        folder: What its links are relative to.
-        limit_bytes: Of all image files together; the first ones that fit are taken.
-    """
-    left = limit_bytes
-
-    def embedded(link: re.Match[str]) -> str:
-        nonlocal left
-        path = folder / link["path"]
-        if not path.is_file() or path.stat().st_size > left:
-            return f"*(image {link['path']}: {link['alt']})*"
-        content = path.read_bytes()
-        left -= len(content)
-        kind = "png" if path.suffix == ".png" else "jpeg"
-        return f"![{link['alt']}](data:image/{kind};base64,{base64.b64encode(content).decode('ascii')})"
-
-    return IMAGE_LINK.sub(embedded, markdown)
-
-
-def metric_rows(shown: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Turn the answer of ``dvc metrics show --json`` into rows of file, metric and value.
-
-    >>> metric_rows({"": {"data": {"b.json": {"data": {"map50": 0.9, "ms": {"p50": 2}}}}}})
-    [{'file': 'b.json', 'metric': 'map50', 'value': 0.9}, {'file': 'b.json', 'metric': 'ms.p50', 'value': 2}]
-    """
-    files = shown.get("", {}).get("data", {})
-    return [
-        {"file": file, "metric": metric, "value": value}
-        for file in sorted(files)
-        for metric, value in _flat(files[file].get("data", {}), "")
-    ]
-
-
-def _flat(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(values, dict):
-        for key, value in values.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(values, float) and not math.isfinite(values):
-        yield prefix, str(values)  # the API takes strict JSON
-    else:
-        yield prefix, values
+def _tell_killed(killed: Mapping[str, Any]) -> None:
+    """Let Prefect know that the flow before was killed: it would be Running in the history for ever."""
+    client = get_client(sync_client=True)
+    try:
+        flow_run_id = UUID(str(killed["flow_run_id"]))
+        state = client.read_flow_run(flow_run_id).state
+        if state is not None and not state.is_final():
+            client.set_flow_run_state(
+                flow_run_id, Crashed(message="killed; the next run went on from there"), force=True
+            )
+    except Exception as error:
+        get_run_logger().debug("the run before was killed, and Prefect does not know it: %s", error)

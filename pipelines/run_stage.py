@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import os
 import re
 import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
+from pipelines.dvc_command import LIFELINE
+from pipelines.process_group import end_group
 from plumbline.errors import PlumblineError
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # colours and cursor moves. Source: ECMA-48, 5.4
@@ -26,8 +30,9 @@ HINTS = re.compile(
 )
 PROGRESS_EVERY_S = 5.0
 TAIL_LINES = 10
-# How long each signal is waited for before the next, harder one.
-END_WITH = ((signal.SIGINT, 4.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
+# In the environment of all that a flow starts: the project's root, so that what outlives a killed flow is found.
+FLOW_ROOT = "PLUMBLINE_FLOW_ROOT"
+DVC_COMMAND = Path(__file__).with_name("dvc_command.py")
 
 
 class Outcome(Enum):
@@ -54,18 +59,25 @@ class StageError(PlumblineError):
         super().__init__(f"stage {name!r} failed: {why.removeprefix('error: ')}")
 
 
-def run_stage(root: Path, name: str, on_line: Callable[[str], None]) -> Outcome:
+def run_stage(
+    root: Path,
+    name: str,
+    on_line: Callable[[str], None],
+    *,
+    stopped: threading.Event | None = None,
+    more_environment: Mapping[str, str] | None = None,
+) -> Outcome:
     """Run ``dvc repro -s`` for one stage, and end every process that it started, however this ends.
-
-    Call it in the main thread: only there does Ctrl-C or SIGTERM (as an exception) reach the wait for output.
 
     Args:
         root: The DVC project's root.
         name: The stage, as `pipelines.graph.Stage.name` has it.
         on_line: Gets each line of stdout and stderr, in their order, as it comes (see `lines_of`).
+        stopped: As in `run_dvc`.
+        more_environment: Of the stage's command, beside this process's.
 
     Raises:
-        StageError: The stage's command or DVC failed.
+        StageError: The stage's command or DVC failed, or it was stopped.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     outcome = Outcome.RAN
@@ -77,38 +89,61 @@ def run_stage(root: Path, name: str, on_line: Callable[[str], None]) -> Outcome:
         if says_cached(line, name):
             outcome = Outcome.CACHED
 
-    code = run_dvc(root, ["--wait-for-lock", "repro", "--single-item", name], told)
+    repro = ["--wait-for-lock", "repro", "--single-item", name]
+    code = run_dvc(root, repro, told, stopped=stopped, more_environment=more_environment)
     if code:  # dvc's own, 255 for any failure; the command's is in the last line
         raise StageError(name, code, tuple(tail))
     return outcome
 
 
-def run_dvc(root: Path, arguments: Sequence[str], on_line: Callable[[str], None]) -> int:
+def run_dvc(
+    root: Path,
+    arguments: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    stopped: threading.Event | None = None,
+    more_environment: Mapping[str, str] | None = None,
+) -> int:
     """Run a DVC command that runs stages; return its exit code.
 
-    Every process that it started is ended, however this ends. Call it in the main thread, as `run_stage`.
+    Every process that it started is ended, however this ends, also when this process is killed. Ctrl-C and SIGTERM (as
+    an exception) reach the wait for output in the main thread only; elsewhere `stopped` does.
 
     Args:
         root: The DVC project's root.
         arguments: As after ``dvc``.
         on_line: Gets each line of stdout and stderr, in their order, as it comes, but for DVC's hints.
+        stopped: Ends the command when it is set.
+        more_environment: Of the command, beside this process's.
     """
+    lifeline = _lifeline()
+    environment = {**stage_environment(os.environ), **(more_environment or {})}
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
+        [sys.executable, "-P", os.fspath(DVC_COMMAND), *arguments],
         cwd=root,
-        env=stage_environment(os.environ),
+        env={**environment, FLOW_ROOT: os.fspath(root.resolve()), LIFELINE: str(lifeline)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,  # a kill of dvc alone would leave the stage's command running
+        pass_fds=(lifeline,),
     )
     try:
-        for line in lines_of(_chunks(process)):
+        for line in lines_of(_chunks(process, stopped or threading.Event())):
             if not HINTS.match(line):
                 on_line(line)
-        return process.wait()
+        if stopped is None or not stopped.is_set():
+            return process.wait()
     finally:
         end_group(process)
+    return process.wait() or -signal.SIGINT
+
+
+@functools.cache
+def _lifeline() -> int:
+    """Return the reading end of a pipe that nobody writes to: it is at its end when this process is gone."""
+    reading, _writing = os.pipe()  # numbers, not objects: both stay open as long as this process lives
+    return reading
 
 
 def stage_environment(base: Mapping[str, str]) -> dict[str, str]:
@@ -175,12 +210,15 @@ def _last_drawn(line: str) -> str:
     return drawn[-1].rstrip() if drawn else ""
 
 
-def _chunks(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """Read until the process has ended and all it wrote is read; who else holds the pipe open is not waited for."""
+def _chunks(process: subprocess.Popen[bytes], stopped: threading.Event) -> Iterator[bytes]:
+    """Read until the process has ended and all it wrote is read, or until it shall stop.
+
+    Who else holds the pipe open is not waited for.
+    """
     assert process.stdout is not None
     with process.stdout as pipe, selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
-        while True:
+        while not stopped.is_set():
             ended = process.poll() is not None
             if selector.select(0 if ended else 0.2):
                 chunk = os.read(pipe.fileno(), 65536)
@@ -189,57 +227,3 @@ def _chunks(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
                 yield chunk
             elif ended:
                 return
-
-
-def end_group(process: subprocess.Popen[bytes], end_with: Sequence[tuple[int, float]] = END_WITH) -> None:
-    """End what is left of a process started in its own session: ask, insist, kill.
-
-    A second interrupt while it waits only makes it go on to the harder signal.
-
-    Args:
-        process: It leads its group.
-        end_with: Signal, and for how many seconds it is waited for.
-    """
-    for number, wait_s in end_with:
-        try:
-            os.killpg(process.pid, number)
-            if _group_ends(process, wait_s):
-                return
-        except ProcessLookupError:
-            process.poll()
-            return
-        except BaseException:  # noqa: S112 - Prefect's SIGTERM is one; who called us is already raising
-            continue
-
-
-def _group_ends(process: subprocess.Popen[bytes], wait_s: float) -> bool:
-    until = time.monotonic() + wait_s
-    while time.monotonic() < until:
-        process.poll()  # takes the dead leader out of its group
-        if not group_lives(process.pid):
-            process.poll()  # the leader may have died since, and a dead one does not count as living
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def group_lives(group: int) -> bool:
-    """Tell whether a process group has a member that still runs.
-
-    The dead that nobody has taken note of yet do not count: in a container without an init they stay for ever.
-    """
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    stats = list(Path("/proc").glob("[0-9]*/stat"))
-    return not stats or any(_runs_in(stat, group) for stat in stats)  # without /proc: what killpg said
-
-
-def _runs_in(stat: Path, group: int) -> bool:
-    try:
-        # Source: proc_pid_stat(5): pid (command) state ppid pgrp; the command may hold spaces and brackets.
-        state, _, of_group, *_ = stat.read_text().rpartition(")")[2].split()
-    except OSError:
-        return False  # it has ended while we looked
-    return int(of_group) == group and state not in "ZX"

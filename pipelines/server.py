@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from pipelines.run_stage import end_group
+from pipelines.process_group import end_group
 from plumbline.errors import PlumblineError
 
 START_WITHIN_S = 180.0  # 5 s as a rule, 11 s the first time on a quiet machine

@@ -46,7 +46,17 @@ stages:
     metrics:
       - metrics.json: {cache: false}
 """
-PARAMS = "targets:\n  b-two: {size: 2}\n  a-one: {size: 1}\n"
+FLOW_PARAMS = """
+flow:
+  limits: {cpu: 0, gpu: 0}
+  retries: {}
+  retry_delay_s: 0.5
+  remote: ""
+  take_within_s: 60.0
+  lost_after_s: 10.0
+  remote_retry_s: 60.0
+"""
+PARAMS = "targets:\n  b-two: {size: 2}\n  a-one: {size: 1}\n" + FLOW_PARAMS
 
 
 class Project:
@@ -55,6 +65,7 @@ class Project:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.dvc("init", "--no-scm", "--quiet")
+        self.write(params_yaml=FLOW_PARAMS)
 
     def write(self, **files: str) -> None:
         """Write files; `dvc_yaml` is dvc.yaml."""

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.run_stage import Outcome, StageError, end_group, group_lives, lines_of, run_stage
+from pipelines.process_group import end_group, group_lives
+from pipelines.run_stage import Outcome, StageError, lines_of, run_stage
 
 
 def test_a_stage_runs_with_this_interpreter_and_its_lines_come_in_order(project):

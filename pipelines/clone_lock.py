@@ -1,0 +1,115 @@
+"""One flow at a time on a clone, and what a killed one left behind is put right before the next begins."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipelines.dvc_command import NEW
+from pipelines.process_group import end_group_id
+from pipelines.run_stage import FLOW_ROOT
+from plumbline.errors import PlumblineError
+from plumbline.files import replacing
+
+LOCK = Path(".dvc/tmp/plumbline-flow.lock")
+RECORD = Path(".dvc/tmp/plumbline-flow.json")
+RWLOCK = Path(".dvc/tmp/rwlock")  # Source: dvc/rwlock.py, RWLOCK_FILE
+
+
+class BusyError(PlumblineError):
+    """Another flow runs on this clone."""
+
+
+@contextlib.contextmanager
+def sole_flow(root: Path, record: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
+    """Hold a project for one flow, with what a killed one left put right (see `mend`).
+
+    Args:
+        root: The DVC project's root.
+        record: JSON that tells the next flow about this one, should this one be killed.
+
+    Yields:
+        The record of the flow before, where it was killed; else None.
+
+    Raises:
+        BusyError: Another flow runs on this project.
+    """
+    path = root / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:  # the kernel lets go of it, however this process ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            by = (_read_record(root) or {}).get("pid", "?")
+            raise BusyError(
+                f"{root}: a flow runs on this folder already (process {by}); wait for its end, or end it"
+            ) from error
+        before = _read_record(root)
+        mend(root)
+        with replacing(root / RECORD) as temporary:
+            temporary.write_text(json.dumps({**record, "pid": os.getpid()}), encoding="utf-8")
+        yield before
+        (root / RECORD).unlink()
+
+
+def _read_record(root: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((root / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def mend(root: Path) -> None:
+    """Put right what a flow that was killed in any moment leaves, so that DVC works again. Call it as the sole flow.
+
+    Stages that outlived it are ended. DVC 3.67 keeps who reads and writes what in a file, by process number: entries
+    of the dead are dropped by DVC, unless the number belongs to another process by now; and a file that was cut in
+    the middle of a write is refused by every command.
+    """
+    for group in orphans(root):
+        end_group_id(group)
+    (root / f"dvc.lock{NEW}").unlink(missing_ok=True)
+    path = root / RWLOCK
+    if not path.is_file():
+        return
+    try:
+        locks = json.loads(path.read_text(encoding="utf-8"))
+        kept = {
+            "read": {path: _of_the_living(readers) for path, readers in locks.get("read", {}).items()},
+            "write": {path: writer for path, writer in locks.get("write", {}).items() if _of_the_living([writer])},
+        }
+        kept["read"] = {path: readers for path, readers in kept["read"].items() if readers}
+    except (ValueError, AttributeError, KeyError, TypeError):
+        kept = {}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def orphans(root: Path) -> list[int]:
+    """Return the groups of processes that a flow on this project started and that are there without one."""
+    mark = os.fspath(root.resolve())
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(FLOW_ROOT) == mark:
+                found.add(os.getpgid(process.pid))
+    return sorted(found - {os.getpgid(0)})
+
+
+def _of_the_living(infos: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep the entries whose process runs and is the one that made the entry: numbers are used again."""
+    kept = []
+    for info in infos:
+        with contextlib.suppress(psutil.Error):
+            # The entry holds sys.argv: the script may be named otherwise, its arguments are the same.
+            arguments = str(info["cmd"]).split(" ")[1:]
+            if psutil.Process(info["pid"]).cmdline()[-len(arguments) :] == arguments if arguments else True:
+                kept.append(info)
+    return kept
