@@ -55,8 +55,10 @@ def sole_flow(root: Path, record: dict[str, Any]) -> Iterator[dict[str, Any] | N
         mend(root)
         with replacing(root / RECORD) as temporary:
             temporary.write_text(json.dumps({**record, "pid": os.getpid()}), encoding="utf-8")
-        yield before
-        (root / RECORD).unlink()
+        try:
+            yield before
+        finally:  # who can still do this was not killed
+            (root / RECORD).unlink()
 
 
 def _read_record(root: Path) -> dict[str, Any] | None:

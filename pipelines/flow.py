@@ -27,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = parser.parse_args(argv).root.resolve()
     signal.signal(signal.SIGTERM, _exit)  # as an exception, so that what was started is ended
     try:
-        read_graph(root)  # a fault in dvc.yaml shows at once, not after Prefect's start
         set_up_prefect(root, os.environ)
+        if not os.environ.get("PREFECT_API_URL"):
+            read_graph(root)  # a fault in dvc.yaml shows at once, not after the server's start
         api = start_server(os.environ)
         print(f"Prefect's UI while this runs: {api.removesuffix('/api')}", flush=True)  # noqa: T201
         code, last = _run(root)
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, last = 1, f"error: {error}"
     except (KeyboardInterrupt, SystemExit) as error:
         code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 128 + signal.SIGINT
-        last = "interrupted: the running stage was ended; run again to go on from there"
+        last = "interrupted: what was running was ended; run again to go on from there"
     sys.stdout.flush()
     print(last, file=sys.stderr if code else sys.stdout, flush=True)
     return code

@@ -27,8 +27,9 @@ from pipelines.flow_artifacts import keep_artifacts
 from pipelines.flow_params import FlowParams, read_flow_params
 from pipelines.graph import Graph, Stage, read_graph_and_changes
 from pipelines.resources import Grant, machine_resources
-from pipelines.run_stage import Outcome, StageError, run_stage
+from pipelines.run_stage import Outcome, run_stage
 from pipelines.told_states import tell_state
+from plumbline.errors import PlumblineError
 
 CACHED = "Cached"
 # How often Prefect is asked whether the run was cancelled, and whether the worker that started it lives.
@@ -52,9 +53,6 @@ def line(root: Path) -> State[None]:
 
     Args:
         root: The DVC project's root.
-
-    Raises:
-        PlumblineError: dvc.yaml or params.yaml cannot be read, or another flow runs on this project.
     """
     return run_line(root)
 
@@ -62,12 +60,21 @@ def line(root: Path) -> State[None]:
 def run_line(root: Path) -> State[None]:
     """Do what `line` does, in the flow run that calls it. Call it in the main thread: signals arrive there.
 
-    Returns:
-        Completed; Failed, with the failed stages named and their last lines; or Cancelled.
+    Args:
+        root: The DVC project's root.
 
-    Raises:
-        PlumblineError: As `line`.
+    Returns:
+        Completed; Failed, with what failed named and its last lines, or with the fault that let nothing begin; Cancelled.
     """
+    try:
+        return _run_alone(root)
+    except Ended as ended:
+        return ended.state
+    except PlumblineError as error:
+        return Failed(message=str(error))
+
+
+def _run_alone(root: Path) -> State[None]:
     flow_run_id = _flow_run_id()
     with sole_flow(root, {"flow_run_id": str(flow_run_id)}) as killed:
         if killed:
@@ -75,10 +82,7 @@ def run_line(root: Path) -> State[None]:
         params = read_flow_params(root)
         graph, changed = read_graph_and_changes(root)
         get_run_logger().info("%d stages, changed: %s", len(graph.stages), ", ".join(sorted(changed)) or "none")
-        try:
-            states = Runs(root, graph, changed, params, look_at(flow_run_id)).run()
-        except Ended as ended:
-            return ended.state
+        states = Runs(root, graph, changed, params, look_at(flow_run_id)).run()
         end = verdict(graph, states)
         if end.is_completed() and any(state.name != CACHED for state in states.values()):
             keep_artifacts(root)  # not of a half-run line, which would mix new numbers with old ones
@@ -170,9 +174,9 @@ class Runs:
             else:
                 more = grant.environment()
                 outcome = run_stage(self.root, name, log.info, stopped=self.stopped, more_environment=more)
-        except StageError as error:
+        except PlumblineError as error:
             # Returned, not raised: a traceback through Prefect's engine says nothing to who wrote the stage.
-            return Failed(message="\n".join([str(error), *error.tail]))
+            return Failed(message="\n".join([str(error), *getattr(error, "tail", ())]))
         if outcome is Outcome.CACHED:
             return Completed(name=CACHED, message="DVC found it unchanged, or had its outputs in the run-cache")
         return Completed()
@@ -219,7 +223,7 @@ def look_at(flow_run_id: UUID) -> Callable[[], None]:
 
 def verdict(graph: Graph, states: Mapping[str, State[Any]]) -> State[None]:
     """Say in one state how all stages ended; of a failure, first one line, then the last lines of what failed."""
-    failed = [name for name in graph.names if states[name].is_failed() or states[name].is_crashed()]
+    failed = [name for name in graph.names if states[name].is_final() and not states[name].is_completed()]
     if not failed:
         cached = sum(states[name].name == CACHED for name in graph.names)
         return Completed(message=f"{len(graph.names) - cached} stages ran, {cached} were up to date")

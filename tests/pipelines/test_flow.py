@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -10,79 +9,11 @@ import sqlite3
 import struct
 import subprocess
 import sys
-import time
 import zlib
-from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
-from uuid import UUID
 
-T = TypeVar("T")
+from flow_runs import command, run_flow, runs
+
 ALL = ["prepare", "fragile", "behind", "make@b-two", "make@a-one", "report"]
-ROOT = Path(__file__).parent.parent.parent
-
-
-class History:
-    """What Prefect's API knows about one flow run. It is told in batches, so what is asked for is waited for."""
-
-    def __init__(self, flow_run_id: UUID) -> None:
-        from prefect.client.orchestration import get_client
-
-        self.flow_run_id = flow_run_id
-        self.client = get_client(sync_client=True)
-
-    def flow_run(self):
-        return self.client.read_flow_run(self.flow_run_id)
-
-    def stages(self) -> dict[str, str]:
-        """Stage -> name of its task's last state, in the order in which the tasks were made."""
-        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-
-        only = FlowRunFilter(id=FlowRunFilterId(any_=[self.flow_run_id]))
-
-        def ended() -> dict[str, str] | None:
-            runs = sorted(self.client.read_task_runs(flow_run_filter=only), key=lambda run: run.expected_start_time)
-            known = all(run.state_name not in ("Pending", "Running") for run in runs)
-            return {run.name: run.state_name for run in runs} if known and len(runs) == len(ALL) else None
-
-        return in_time(ended)
-
-    def logs(self) -> list[str]:
-        from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-
-        only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self.flow_run_id]))
-
-        def whole() -> list[str] | None:
-            told = [log.message for log in self.client.read_logs(log_filter=only)]
-            ends = sum(text.startswith("Finished in state") for text in told)
-            return told if ends == len(ALL) + 1 else None
-
-        return in_time(whole)
-
-    def artifact(self, key: str):
-        from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
-
-        only = ArtifactFilter(
-            key=ArtifactFilterKey(any_=[key]), flow_run_id=ArtifactFilterFlowRunId(any_=[self.flow_run_id])
-        )
-        return next(iter(self.client.read_artifacts(artifact_filter=only)), None)
-
-
-def in_time(ask: Callable[[], T | None]) -> T:
-    """Ask until there is an answer."""
-    until = time.monotonic() + 60
-    while (answer := ask()) is None:
-        assert time.monotonic() < until, "the API was not told within a minute"
-        time.sleep(0.1)
-    return answer
-
-
-def run_flow(root: Path) -> History:
-    """Run the flow in this process."""
-    from pipelines.line import line
-
-    state = line(root, return_state=True)
-    return History(state.state_details.flow_run_id)
 
 
 def test_all_stages_run_then_none_is_run_again(project, prefect_api):
@@ -208,31 +139,8 @@ def interrupted(project, number: int, environment: dict[str, str]) -> tuple[subp
     child = next(int(line.split()[-1]) for line in flow.stdout if "- child " in line)
     os.killpg(flow.pid, number)
     output, _ = flow.communicate()
-    assert output.splitlines()[-1] == "interrupted: the running stage was ended; run again to go on from there"
+    assert output.splitlines()[-1] == "interrupted: what was running was ended; run again to go on from there"
     return flow, child
-
-
-def runs(pid: int) -> bool:
-    """Whether a process runs; the dead that nobody has waited for do not."""
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
-
-
-def command(root: Path, more: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start ``python -m pipelines.flow`` on a project, with a process group and a Prefect home of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT), **(more or {})}
-    del environment["PREFECT_HOME"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.flow", "--root", os.fspath(root)],
-        env=environment,
-        cwd=root.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        # A background job of a shell ignores SIGINT, and so would what it starts, this test's processes too.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
-    )
 
 
 def png() -> bytes:
