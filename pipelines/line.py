@@ -64,7 +64,7 @@ def run_line(root: Path) -> State[None]:
         root: The DVC project's root.
 
     Returns:
-        Completed; Failed, with what failed named and its last lines, or with the fault that let nothing begin; Cancelled.
+        Completed; Failed, with what failed named and its last lines, or the fault that let nothing begin; Cancelled.
     """
     try:
         return _run_alone(root)

@@ -6,10 +6,8 @@ import json
 import os
 import signal
 import sqlite3
-import struct
 import subprocess
 import sys
-import zlib
 
 from flow_runs import command, run_flow, runs
 
@@ -56,37 +54,6 @@ def test_what_follows_a_stage_that_ran_is_looked_at_again(project, prefect_api):
     project.write(source_txt="another")  # but what `prepare` writes stays the same
 
     assert run_flow(project.root).stages() == {**dict.fromkeys(ALL, "Cached"), "prepare": "Completed"}
-
-
-def test_images_of_the_report_are_embedded_while_they_fit(tmp_path, prefect_api):
-    from pipelines.flow_artifacts import embed_images
-
-    (tmp_path / "small.png").write_bytes(png())
-    (tmp_path / "large.png").write_bytes(png() + b"\0" * 1000)
-    page = "![a b](small.png) ![](large.png) ![gone](gone.png) ![web](https://example.com/x.png) [text](small.png)"
-
-    shown = embed_images(page, tmp_path, limit_bytes=500)
-
-    first, rest = shown.split(")", 1)
-    assert first.startswith("![a b](data:image/png;base64,iVBORw0KGgo")
-    assert rest == (
-        " *(image large.png: )* *(image gone.png: gone)* ![web](https://example.com/x.png) [text](small.png)"
-    )
-
-
-def test_photographs_are_embedded_as_what_they_are(tmp_path, prefect_api):
-    from pipelines.flow_artifacts import embed_images
-
-    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
-    assert embed_images("![](photo.jpg)", tmp_path) == "![](data:image/jpeg;base64,/9j/)"
-
-
-def test_numbers_that_json_cannot_hold_become_words(prefect_api):
-    from pipelines.flow_artifacts import metric_rows
-
-    rows = metric_rows({"": {"data": {"m.json": {"data": {"a": float("nan"), "b": {"c": 1}}}}}})
-
-    assert [row["value"] for row in rows] == ["nan", 1]
 
 
 def test_the_command_names_the_failed_stage_last_and_keeps_its_history_in_the_project(project):
@@ -141,15 +108,3 @@ def interrupted(project, number: int, environment: dict[str, str]) -> tuple[subp
     output, _ = flow.communicate()
     assert output.splitlines()[-1] == "interrupted: what was running was ended; run again to go on from there"
     return flow, child
-
-
-def png() -> bytes:
-    """One grey pixel."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\x80")) + chunk(b"IEND", b"")
-    )
