@@ -24,7 +24,7 @@ PYTEST := env -u CI -u BUILD_NUMBER python -m pytest
 SET ?=
 SET_FLAGS := $(foreach pair,$(SET),--set-param '$(pair)')
 
-.PHONY: help setup repro classify beside compare flow rknn test test-long bench-data bench-metrics bench-quantize check format clean
+.PHONY: help setup repro classify beside compare flow publish rknn test test-long bench-data bench-metrics bench-flow bench-quantize check format clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ flow: setup ## The same graph as a Prefect flow, with no server to start by hand
 	python -m pipelines.check_params
 	python -m pipelines.flow
 
+publish: setup ## Publish this commit's recommended artifacts: VERSION=v1.2.3 (PUBLISH="--push-tag --target NAME")
+	python -m pipelines.publish '$(or $(VERSION),$(error say VERSION=v1.2.3))' $(PUBLISH)
+
 rknn: setup ## The environment of Rockchip's converter, for targets with the backend rknn (640 MB in .cache/rknn)
 	python -m plumbline.backends.rknn.toolchain rknn
 
@@ -79,6 +82,9 @@ bench-data: setup ## Speed and memory of the scan and of a million rows, beside 
 
 bench-metrics: setup ## mAP and its bootstrap beside pycocotools and faster-coco-eval (BENCH="--quick": a try)
 	python benchmarks/metrics.py $(BENCH)
+
+bench-flow: setup ## The flow's wall time beside dvc repro's, and of a run with nothing to do (10 minutes, a quiet machine)
+	python benchmarks/flow.py $(BENCH)
 
 bench-quantize: setup ## int8 on every backend on real photographs, beside ultralytics' own export (needs BCCD; an hour, once)
 	python benchmarks/quantize.py $(BENCH)

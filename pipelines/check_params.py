@@ -24,6 +24,8 @@ from ruamel.yaml.error import YAMLError
 import stages
 from pipelines.flow_params import SECTION as FLOW_SECTION
 from pipelines.flow_params import FlowParams
+from pipelines.publish_params import SECTION as PUBLISH_SECTION
+from pipelines.publish_params import PublishParams
 from plumbline.backends import backend_module
 from plumbline.errors import ParamsError
 from plumbline.params import check_section, line_of, read_params
@@ -94,9 +96,10 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[Override]) -> 
 
 
 def stage_sections() -> Sections:
-    """Return the sections that the stages read, from the `SECTIONS` of every module of `stages`, and the flow's."""
+    """Return the sections that the stages read, by the `SECTIONS` of every module of `stages`, and the flows' own."""
     # No stage reads `task` as a section: dvc.yaml puts it into their commands.
-    found: dict[tuple[str, type[BaseModel]], None] = {("task", TaskParams): None, (FLOW_SECTION, FlowParams): None}
+    found: dict[tuple[str, type[BaseModel]], None] = {("task", TaskParams): None}
+    found |= {(FLOW_SECTION, FlowParams): None, (PUBLISH_SECTION, PublishParams): None}
     for module in sorted(pkgutil.iter_modules(stages.__path__), key=lambda module: module.name):
         read = getattr(importlib.import_module(f"stages.{module.name}"), "SECTIONS", {})
         found.update(dict.fromkeys(read.items()))

@@ -12,17 +12,20 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from plumbline.errors import DatasetError, PlumblineError
-from plumbline.formats import FORMATS
-from plumbline.manifest import Dataset, read_dataset
+
+if TYPE_CHECKING:
+    from plumbline.manifest import Dataset
 
 COMMANDS = {
     "check": "plumbline.commands.check",
     "convert": "plumbline.commands.convert",
     "diff": "plumbline.commands.diff",
+    "fetch": "plumbline.commands.fetch",
     "label-errors": "plumbline.commands.label_errors",
+    "lineage": "plumbline.commands.lineage",
 }
 
 # What a user can mend by another --out; any other OSError is a fault of ours.
@@ -55,7 +58,10 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand: its exit code, or 1 with one line on stderr for a fault that the user can mend."""
-    commands = {name: cast("Command", importlib.import_module(module)) for name, module in COMMANDS.items()}
+    argv = sys.argv[1:] if argv is None else argv
+    # Of a device, only what its one command needs is asked: `fetch` runs where there is no pandas.
+    asked = argv[:1] if argv and argv[0] in COMMANDS else COMMANDS
+    commands = {name: cast("Command", importlib.import_module(COMMANDS[name])) for name in asked}
     firsts = {name: (command.__doc__ or "").partition("\n")[0] for name, command in commands.items()}
     width = max(map(len, firsts)) + 2
     parser = argparse.ArgumentParser(
@@ -114,6 +120,7 @@ def read_any(
             classes have numbers already.
     """
     from plumbline.intake import read_source
+    from plumbline.manifest import read_dataset
 
     if (Path(address) / "images.parquet").is_file():
         dataset = read_dataset(Path(address))
@@ -136,6 +143,8 @@ def refuse_inside(source: str, out: Path, remedy: str) -> None:
 
 def add_from(parser: argparse.ArgumentParser) -> None:
     """Declare ``--from`` and say what a source is, for a command that calls `read_any`."""
+    from plumbline.formats import FORMATS
+
     parser.add_argument(
         "--from",
         dest="format",

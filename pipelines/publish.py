@@ -1,0 +1,71 @@
+"""Publish the recommended artifacts of a commit that passed its gates: ``python -m pipelines.publish v1.2.3``.
+
+Where to, and under which name, is in the section ``publish`` of params.yaml. The flow itself is
+`pipelines.publish_flow.publish`; its history stays in the project's folder `.prefect`, or with the server that
+PREFECT_API_URL names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from pipelines.publish_params import read_publish_params
+from pipelines.server import set_up_prefect, start_server
+from plumbline.errors import PlumblineError
+from plumbline.published import version_key
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Publish: 0 also where it was published already, 1 and one line on stderr; 130 or 143 when interrupted."""
+    arguments = _parse(argv)
+    root = arguments.root.resolve()
+    signal.signal(signal.SIGTERM, _exit)  # as an exception, so that an upload in parts is ended
+    try:
+        version_key(arguments.version)
+        read_publish_params(root)  # what is missing there shows at once, not after Prefect's start
+        set_up_prefect(root, os.environ)
+        start_server(os.environ)
+        code, last = _run(root, arguments)
+    except PlumblineError as error:
+        code, last = 1, f"error: {error}"
+    except (KeyboardInterrupt, SystemExit) as error:
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 128 + signal.SIGINT
+        last = "interrupted: without its manifest nothing is published; run it again to go on from there"
+    sys.stdout.flush()
+    print(last, file=sys.stderr if code else sys.stdout, flush=True)
+    return code
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("version", metavar="VERSION", help="such as v1.2.3, or v1.2.3-rc.1")
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="NAME", help="this one, not the recommended; repeatable"
+    )
+    parser.add_argument(
+        "--push-tag", nargs="?", const="origin", default="", metavar="REMOTE", help="push the tag, too (to origin)"
+    )
+    parser.add_argument("--root", type=Path, default=Path(), metavar="PATH", help="the project (default: here)")
+    return parser.parse_args(argv)
+
+
+def _run(root: Path, arguments: argparse.Namespace) -> tuple[int, str]:
+    from pipelines.publish_flow import publish
+
+    state = publish(root, arguments.version, tuple(arguments.target), arguments.push_tag, return_state=True)
+    return (0, str(state.message)) if state.is_completed() else (1, f"error: {state.message}")
+
+
+def _exit(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
