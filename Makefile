@@ -24,7 +24,7 @@ PYTEST := env -u CI -u BUILD_NUMBER python -m pytest
 SET ?=
 SET_FLAGS := $(foreach pair,$(SET),--set-param '$(pair)')
 
-.PHONY: help setup repro classify beside compare flow publish rknn test test-long bench-data bench-metrics bench-flow bench-quantize check format clean
+.PHONY: help setup repro classify beside compare flow server worker publish rknn test test-long bench-data bench-metrics bench-flow bench-quantize check format clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,12 @@ flow: setup ## The same graph as a Prefect flow, with no server to start by hand
 	python -m pipelines.check_params
 	python -m pipelines.flow
 
+server: setup ## Prefect server, schedules, a worker and the watch for new data (HOST=0.0.0.0 PORT=4200 EVERY=60)
+	python -m pipelines.serve --host '$(or $(HOST),127.0.0.1)' --port '$(or $(PORT),4200)' --every '$(or $(EVERY),60)'
+
+worker: setup ## Run stages of a pool on this machine, for the server at PREFECT_API_URL: POOL=gpu
+	python -m pipelines.worker '$(or $(POOL),$(error say POOL=gpu, as meta in dvc.yaml has it))'
+
 publish: setup ## Publish this commit's recommended artifacts: VERSION=v1.2.3 (PUBLISH="--push-tag --target NAME")
 	python -m pipelines.publish '$(or $(VERSION),$(error say VERSION=v1.2.3))' $(PUBLISH)
 
@@ -101,4 +107,4 @@ format: setup ## Let ruff lay out the code
 
 clean: ## Remove everything that the line has made here; environments and DVC's cache stay
 	rm -rf data/dataset data/validated data/splits.parquet models reports/findings.* reports/data_docs reports/tensorboard
-	test ! -d .cache || find .cache -mindepth 1 -maxdepth 1 ! -name rknn -exec rm -rf {} +
+	test ! -d .cache || find .cache -mindepth 1 -maxdepth 1 ! -name rknn ! -name server -exec rm -rf {} +

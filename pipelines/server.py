@@ -1,5 +1,7 @@
 """A Prefect server for as long as one command runs, so that nobody has to start one by hand.
 
+Where `make server` runs in the project, its server is taken instead: two on one database would get in each other's way.
+
 Prefect would start one by itself, but in the command's own process group: Ctrl-C in a terminal then ends the server
 first, the flow waits 80 s for it, and its run stays "Running" in the history for ever (seen with 3.8.8). This one has
 a session of its own, and its UI can be looked at while the flow runs.
@@ -8,6 +10,7 @@ a session of its own, and its UI can be looked at while the flow runs.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import socket
 import subprocess
@@ -20,6 +23,7 @@ from pathlib import Path
 from pipelines.process_group import end_group
 from plumbline.errors import PlumblineError
 
+SERVER_FILE = "server.json"  # in PREFECT_HOME, while `make server` runs: where its API is
 START_WITHIN_S = 180.0  # 5 s as a rule, 11 s the first time on a quiet machine
 
 
@@ -45,7 +49,7 @@ def set_up_prefect(root: Path, environment: MutableMapping[str, str]) -> None:
 
 
 def start_server(environment: MutableMapping[str, str]) -> str:
-    """Give the address of a Prefect API and put it into the environment: the user's own server, or a new one.
+    """Give the address of a Prefect API and put it into the environment: the user's, that of make server, or a new one.
 
     Call it before Prefect is imported. A new server ends with this process, and as the last thing in it: Prefect
     sends its last log lines and events in an exit handler, and such handlers run in reverse order.
@@ -58,13 +62,17 @@ def start_server(environment: MutableMapping[str, str]) -> str:
     """
     if own := environment.get("PREFECT_API_URL"):
         return own
-    log = Path(environment["PREFECT_HOME"]) / "server.log"
+    home = Path(environment["PREFECT_HOME"])
+    if running := running_server(home):
+        environment["PREFECT_API_URL"] = running
+        return running
+    log = home / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     address = f"http://127.0.0.1:{port}/api"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            server_command("127.0.0.1", port),
             # The UI asks port 4200 unless it is told: its page would open, empty.
             env={**environment, "PREFECT_SERVER_UI_API_URL": address},
             stdin=subprocess.DEVNULL,
@@ -73,21 +81,47 @@ def start_server(environment: MutableMapping[str, str]) -> str:
             start_new_session=True,
         )
     atexit.register(end_group, process)
-    _wait_for_answer(process, f"{address}/health", log)
+    wait_for_answer(process, f"{address}/health", log)
     environment["PREFECT_API_URL"] = address
     return address
 
 
-def _wait_for_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def server_command(host: str, port: int) -> list[str]:
+    """Return the command that runs a Prefect server in the foreground."""
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
+
+
+def running_server(home: Path) -> str | None:
+    """Return the address of the server that ``make server`` runs on this folder's history, if one answers."""
+    try:
+        address = str(json.loads((home / SERVER_FILE).read_text(encoding="utf-8"))["api"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return address if answers(f"{address}/health") else None
+
+
+def answers(url: str) -> bool:
+    """Say whether something at an address answers with success."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - http, and our own address
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def wait_for_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Wait until a server that was started answers.
+
+    Raises:
+        ServerError: It ends first, or is silent for `START_WITHIN_S`.
+    """
     until = time.monotonic() + START_WITHIN_S
     while time.monotonic() < until:
         if process.poll() is not None:
             raise ServerError(f"{log}: Prefect's server ended with {process.returncode} at its start; read the log")
-        try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - http, and our own address
-                return
-        except OSError:
-            time.sleep(0.1)
+        if answers(url):
+            return
+        time.sleep(0.1)
     raise ServerError(f"{log}: Prefect's server did not answer {url} within {START_WITHIN_S:.0f} s; read the log")
 
 

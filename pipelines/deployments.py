@@ -1,0 +1,149 @@
+"""The flows that prefect.yaml deploys: each works in a clean clone of the commit that it was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.states import Completed, Failed
+
+from pipelines.clones import clean_clone, default_home, local_cache
+from pipelines.flow_params import FlowParams, read_flow_params
+from pipelines.line import run_line
+from pipelines.mirror import git
+from pipelines.results_branch import bring_outputs, has_remote, push_outputs, push_results
+from plumbline.errors import PlumblineError
+
+NOT_BUILT = "NotBuilt"
+CONSTRAINTS = "constraints.txt"
+
+
+@flow(name="retrain")
+def retrain(repository: str, revision: str = "main", push: bool = True, seen: str = "") -> State[None]:
+    """Run the line at a commit, and bring its results back as a branch of the repository.
+
+    Args:
+        repository: A path or an URL, as git takes it.
+        revision: A branch, a tag or a commit.
+        push: Whether results go to a branch ``plumbline/retrain-...`` of the repository, and to DVC's remote if there
+            is one. The branch that is checked out there is never touched.
+        seen: Of a run that new data has triggered: which data that was.
+    """
+
+    def work() -> State[None]:
+        if seen:
+            get_run_logger().info("new data: %s", seen)
+        with _line_in_clone(repository, revision) as (place, state):
+            return _bring_back(place, repository, revision, state) if push and state.is_completed() else state
+
+    return _told(work)
+
+
+@flow(name="pull-request")
+def pull_request(repository: str, revision: str, base: str = "main") -> State[None]:
+    """Run the line at a pull request's commit; nothing is pushed.
+
+    Args:
+        repository: A path or an URL, as git takes it.
+        revision: A branch, a commit, or a ref such as ``refs/pull/5/head``.
+        base: The branch that it shall be merged into.
+    """
+
+    def work() -> State[None]:
+        with _line_in_clone(repository, revision) as (place, state):
+            if state.is_completed():
+                compare_with_base(place, base)
+        return state
+
+    return _told(work)
+
+
+def compare_with_base(place: Path, base: str) -> None:
+    """Hold the place of the comparison and the comment: of `place` as it was run with ``origin/BASE`` in it."""
+    get_run_logger().info("%s: the comparison with %s is not built yet", place.name, base)
+
+
+@flow(name="monitor")
+def monitor() -> State[None]:
+    """Hold the place of the watch for drift; until that is built, its state says that nothing was looked at."""
+    return Completed(name=NOT_BUILT, message="nothing was monitored: the watch for drift is not built yet")
+
+
+def _told(work: Callable[[], State[None]]) -> State[None]:
+    """Turn a fault that the user can mend into a state of one line; a traceback would say nothing more."""
+    try:
+        return work()
+    except PlumblineError as error:
+        return Failed(message=str(error))
+
+
+@contextmanager
+def _line_in_clone(repository: str, revision: str) -> Iterator[tuple[Path, State[None]]]:
+    """Run the line in a clean clone; give the clone, which is ours until this ends, and how the line ended."""
+    log = get_run_logger()
+    # A repository here shares its own cache: what was made in it is not made again, and the other way round.
+    cache = local_cache(repository)
+    with clean_clone(default_home(), repository, revision, wait=True, cache=cache, on_wait=log.info) as place:
+        log.info("%s at %s, in %s", revision, git(place, "log", "-1", "--format=%h %s"), place)
+        if text := environment_differs(place / CONSTRAINTS):
+            log.warning(text)
+        params = read_flow_params(place)
+        bring_outputs(place, params.remote, params.remote_retry_s, log.info)
+        yield place, run_line(place)
+
+
+def _bring_back(place: Path, repository: str, revision: str, state: State[None]) -> State[None]:
+    """Push data, then the branch that needs it; tell both in the state."""
+    params: FlowParams = read_flow_params(place)
+    log = get_run_logger()
+    push_outputs(place, params.remote, params.remote_retry_s, log.info)
+    branch = push_results(place, repository, revision, _commit_message(place, revision, state))
+    if branch is None:
+        return Completed(message=f"{state.message}; the commit has these results already")
+    if not has_remote(place, params.remote) and local_cache(repository) is None:
+        log.warning(
+            "there is no DVC remote: the branch's data is in %s alone; `dvc remote add --default` and commit it",
+            default_home() / "cache",
+        )
+    return Completed(message=f"{state.message}; results: branch {branch}")
+
+
+def _commit_message(place: Path, revision: str, state: State[None]) -> str:
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    told = f"\nPrefect flow run: {run.name} ({run.id})" if run is not None else ""
+    commit = git(place, "rev-parse", "--short", "HEAD")
+    return f"Retrain of {revision} at {commit}\n\n{state.message}{told}\n"
+
+
+def environment_differs(constraints: Path) -> str:
+    """Say how this environment differs from a commit's constraints.txt, or "" where it does not.
+
+    A package that is not installed does not count: constraints name more than one machine needs.
+    """
+    if not constraints.is_file():
+        return ""
+    wanted = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", constraints.read_text("utf-8"), re.MULTILINE)
+    others = [
+        f"{name} {asked} (here {here})" for name, asked in wanted if (here := _installed(name)) not in ("", asked)
+    ]
+    if not others:
+        return ""
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    return (
+        f"this commit's {CONSTRAINTS} differs from the worker's environment: {', '.join(others[:3])}{more}; results may"
+        " differ from those of `make repro` at this commit: check it out, `make setup`, and start the worker from there"
+    )
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
