@@ -66,8 +66,6 @@ def clean_clone(
     place = mirror.folder / commit[:12]
     with _alone(place, wait, on_wait):
         _make_clean(mirror, place, commit)
-        # Its origin is the mirror, which workers on other machines cannot reach (`pipelines.elsewhere_commit`).
-        git(place, "config", "plumbline.repository", redacted(mirror.repository))
         _share_settings(mirror.local, place, cache or home.resolve() / "cache")
         _prune(mirror.folder, keep)
         yield place

@@ -24,14 +24,14 @@ NEW = ".new"  # of the file that is being written
 def main() -> int:
     """Run DVC with this process's arguments; return its exit code."""
     if (lifeline := os.environ.pop(LIFELINE, "")) != "":
-        threading.Thread(target=_end_with, args=(int(lifeline),), daemon=True).start()
+        threading.Thread(target=end_with_starter, args=(int(lifeline),), daemon=True).start()
     replace_whole()
     from dvc.cli import main as dvc
 
     return int(dvc(sys.argv[1:]))
 
 
-def _end_with(lifeline: int) -> None:
+def end_with_starter(lifeline: int) -> None:
     """Wait until the other end is closed, which the kernel does for a killed process too; then end this group."""
     os.read(lifeline, 1)
     # From outside: to go on to the hardest signal, who sends it must outlive the softer ones.

@@ -116,7 +116,7 @@ def run_dvc(
         stopped: Ends the command when it is set.
         more_environment: Of the command, beside this process's.
     """
-    lifeline = _lifeline()
+    lifeline = lifeline_of_this_process()
     environment = {**stage_environment(os.environ), **(more_environment or {})}
     process = subprocess.Popen(
         [sys.executable, "-P", os.fspath(DVC_COMMAND), *arguments],
@@ -140,7 +140,7 @@ def run_dvc(
 
 
 @functools.cache
-def _lifeline() -> int:
+def lifeline_of_this_process() -> int:
     """Return the reading end of a pipe that nobody writes to: it is at its end when this process is gone."""
     reading, _writing = os.pipe()  # numbers, not objects: both stay open as long as this process lives
     return reading
