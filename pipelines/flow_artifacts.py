@@ -55,17 +55,19 @@ def plots_page(shown: Mapping[str, Any], limit_bytes: int = EMBED_BYTES) -> str:
 
     Args:
         shown: ``{"data": {name: [{"type": "vega", "content": ...} or {"type": "image", "url": path}]}}``.
-        limit_bytes: Of all pictures together; of what does not fit, the name alone is given.
+        limit_bytes: Of all pictures together; the smallest are taken, of the others the name alone is given.
     """
+    plots = [(name, *_picture(plot)) for name in sorted(shown.get("data", {})) for plot in shown["data"][name]]
     left = limit_bytes
+    fitting = set()
+    for index, (_name, _kind, picture) in sorted(enumerate(plots), key=lambda plot: len(plot[1][2])):
+        if 0 < len(picture) <= left:  # the smallest first: curves before photographs
+            fitting.add(index)
+            left -= len(picture)
     parts: list[str] = []
-    for name in sorted(shown.get("data", {})):
-        for plot in shown["data"][name]:
-            kind, picture = _picture(plot)
-            fits = 0 < len(picture) <= left
-            left -= len(picture) if fits else 0
-            link = f"![{name}]({_data_uri(picture, kind)})" if fits else f"*(no room for its picture: {name})*"
-            parts += [f"### {name}", "", link, ""]
+    for index, (name, kind, picture) in enumerate(plots):
+        link = f"![{name}]({_data_uri(picture, kind)})" if index in fitting else f"*(no room for its picture: {name})*"
+        parts += [f"### {name}", "", link, ""]
     return "\n".join(parts)
 
 
