@@ -24,7 +24,7 @@ PYTEST := env -u CI -u BUILD_NUMBER python -m pytest
 SET ?=
 SET_FLAGS := $(foreach pair,$(SET),--set-param '$(pair)')
 
-.PHONY: help setup repro classify beside compare flow server worker publish rknn test test-long bench-data bench-metrics bench-flow bench-quantize check format clean
+.PHONY: help setup repro classify beside compare flow server worker publish rknn test test-long bench-data bench-metrics bench-flow bench-quantize bench-storage check format clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -94,6 +94,9 @@ bench-flow: setup ## The flow's wall time beside dvc repro's, and of a run with 
 
 bench-quantize: setup ## int8 on every backend on real photographs, beside ultralytics' own export (needs BCCD; an hour, once)
 	python benchmarks/quantize.py $(BENCH)
+
+bench-storage: setup ## Loose images beside tar shards under DVC and S3 (needs 10 GB; an hour or more; BENCH="--quick": a try)
+	python benchmarks/storage.py $(BENCH)
 
 check: setup ## Lint, types, and the import contracts of the three rooms
 	ruff check .
