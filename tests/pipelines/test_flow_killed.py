@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -114,13 +114,13 @@ def kill_and_go_on(root: Path, log: Path, name: str, who: str, pause_s: float) -
     flow = command(root, here())
     in_time(lambda: f"{name} begins" in told(log) or None, flow)
     time.sleep(pause_s)
-    record = json.loads((root / ".dvc/tmp/plumbline-flow.json").read_text()) if flow.poll() is None else {}
+    record: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError):  # it may have ended by now
+        record = json.loads((root / ".dvc/tmp/plumbline-flow.json").read_text())
     kill(root, flow, who)
     flow.communicate()
     in_time(lambda: who == "the flow and dvc" or not living(root) or None)
     recorded = set(entries(root))
-    begun = Counter(line.split()[0] for line in told(log) if line.endswith("begins"))
-    assert set(begun.values()) <= {1}
 
     again = command(root, here())
     output, _ = again.communicate(timeout=120)
@@ -128,8 +128,9 @@ def kill_and_go_on(root: Path, log: Path, name: str, who: str, pause_s: float) -
     assert again.returncode == 0, output
     assert not living(root)
     counts = Counter(line.split()[0] for line in told(log) if line.endswith("begins"))
-    # What was interrupted runs twice; what had ended and was recorded does not; what had not begun runs once.
-    assert {stage for stage, count in counts.items() if count > 1} <= set(begun) - recorded
+    # What was interrupted runs twice (a command without its dvc may even begin after the kill); what was recorded does
+    # not.
+    assert not {stage for stage, count in counts.items() if count > 1} & recorded
     assert set(counts) == set(ALL)
     assert max(counts.values()) <= 2
     assert entries(root) == serial_entries(root, log)
@@ -165,10 +166,12 @@ def kill(root: Path, flow: subprocess.Popen[str], who: str) -> None:
     dvc = [process for process in living(root) if "dvc_command.py" in " ".join(process.cmdline())]
     victims = {"the flow": [], "the flow and dvc": dvc, "all": living(root)}[who]
     for process in victims:
-        os.kill(process.pid, signal.SIGSTOP)  # so that none sees another's end
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()  # so that none sees another's end
     flow.kill()
     for process in victims:
-        os.kill(process.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def entries(root: Path) -> dict[str, object]:
