@@ -112,6 +112,7 @@ class Runs:
         self.running: dict[str, tuple[PrefectFuture[Any], Grant]] = {}
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.stopped = threading.Event()
+        self.next_look = time.monotonic() + LOOK_EVERY_S
 
     def run(self) -> dict[str, State[Any]]:
         """Run what is not up to date; return how each stage ended. Whatever happens, nothing is left running."""
@@ -184,11 +185,14 @@ class Runs:
     def _wait(self) -> None:
         """Wait until a stage ends, one is to be tried again, or it is time to look whether all shall end."""
         now = time.monotonic()
-        until = min([LOOK_EVERY_S, *(at - now for at in self.again_at.values())])
+        if now >= self.next_look:  # also while stages end one after the other
+            self.look()
+            self.next_look = now + LOOK_EVERY_S
+        # A try whose time has come waits for what another stage has, which then ends.
+        until = min([self.next_look, *(at for at in self.again_at.values() if at > now)]) - now
         try:
             name = self.ended.get(timeout=max(until, 0.01))
         except queue.Empty:
-            self.look()
             return
         future, grant = self.running.pop(name)
         self.resources.give_back(grant)
