@@ -24,12 +24,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from ruamel.yaml import YAML
 
 from pipelines.check_params import Override, check_params, parse_override, stage_sections
+from pipelines.interrupts import exit_on_sigterm
 from pipelines.run_stage import run_dvc
 from plumbline.errors import PlumblineError
 from plumbline.files import replacing
@@ -298,16 +298,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         reports = run_beside(arguments.root.resolve(), arguments.name, overrides)
         print(f"{arguments.name}: {os.path.relpath(reports)}; `dvc exp show` compares", flush=True)  # noqa: T201
 
-    signal.signal(signal.SIGTERM, _exit)  # as an exception, so that what was started is ended
+    exit_on_sigterm()
     try:
         return exit_code(work)
     except KeyboardInterrupt:
         print("interrupted: run it again to go on from there", file=sys.stderr, flush=True)  # noqa: T201
         return 128 + signal.SIGINT
-
-
-def _exit(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pipelines.mirror import CloneError, Mirror, git, locked, redacted
 from plumbline.files import replacing
 
 HOME_VARIABLE = "PLUMBLINE_HOME"
+REPOSITORY_VARIABLE = "PLUMBLINE_REPOSITORY"  # where code is fetched from, in place of what else would be taken
 # Where a clone came from, in its git config: its origin is a mirror on this machine. No password.
 REPOSITORY_KEY = "plumbline.repository"
 KEEP = 5  # clones of a repository: outputs that DVC links or copies from its cache are large

@@ -23,15 +23,20 @@ NEW = ".new"  # of the file that is being written
 
 def main() -> int:
     """Run DVC with this process's arguments; return its exit code."""
-    if (lifeline := os.environ.pop(LIFELINE, "")) != "":
-        threading.Thread(target=end_with_starter, args=(int(lifeline),), daemon=True).start()
+    end_with_starter()
     replace_whole()
     from dvc.cli import main as dvc
 
     return int(dvc(sys.argv[1:]))
 
 
-def end_with_starter(lifeline: int) -> None:
+def end_with_starter() -> None:
+    """End this process's group when who started it, and gave it a lifeline, is gone."""
+    if lifeline := os.environ.pop(LIFELINE, ""):
+        threading.Thread(target=_wait_and_end, args=(int(lifeline),), daemon=True).start()
+
+
+def _wait_and_end(lifeline: int) -> None:
     """Wait until the other end is closed, which the kernel does for a killed process too; then end this group."""
     os.read(lifeline, 1)
     # From outside: to go on to the hardest signal, who sends it must outlive the softer ones.

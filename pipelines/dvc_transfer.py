@@ -18,13 +18,12 @@ import json
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.dvc_command import LIFELINE, end_with_starter, replace_whole
+from pipelines.dvc_command import end_with_starter, replace_whole
 from pipelines.dvc_transfer_objects import DIR, Objects, UnusableError, is_lasting
 from plumbline.errors import PlumblineError
 from plumbline.files import replacing, write_text
@@ -333,8 +332,7 @@ def push_runs(project: Project, runs: Path) -> None:
 def main() -> int:
     """Do the step named by the argument: 0, or 1 where it failed; the answer says why."""
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever DVC prints is no answer
-    if (lifeline := os.environ.pop(LIFELINE, "")) != "":
-        threading.Thread(target=end_with_starter, args=(int(lifeline),), daemon=True).start()
+    end_with_starter()
     replace_whole()
     request = json.load(sys.stdin)
     try:

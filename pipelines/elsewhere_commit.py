@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.clones import REPOSITORY_KEY
+from pipelines.clones import REPOSITORY_KEY, REPOSITORY_VARIABLE
 from pipelines.mirror import CloneError, git, redacted
 from plumbline.errors import PlumblineError
-
-REPOSITORY_VARIABLE = "PLUMBLINE_REPOSITORY"
 
 
 class CommitError(PlumblineError):

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from pipelines.graph import read_graph
+from pipelines.interrupts import last_word
 from pipelines.server import set_up_prefect, start_server
-from plumbline.errors import PlumblineError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,22 +22,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--root", type=Path, default=Path(), metavar="PATH", help="the DVC project (default: here)")
     root = parser.parse_args(argv).root.resolve()
-    signal.signal(signal.SIGTERM, _exit)  # as an exception, so that what was started is ended
-    try:
+
+    def work() -> tuple[int, str]:
         set_up_prefect(root, os.environ)
         if not os.environ.get("PREFECT_API_URL"):
             read_graph(root)  # a fault in dvc.yaml shows at once, not after the server's start
         api = start_server(os.environ)
         print(f"Prefect's UI while this runs: {api.removesuffix('/api')}", flush=True)  # noqa: T201
-        code, last = _run(root)
-    except PlumblineError as error:
-        code, last = 1, f"error: {error}"
-    except (KeyboardInterrupt, SystemExit) as error:
-        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 128 + signal.SIGINT
-        last = "interrupted: what was running was ended; run again to go on from there"
-    sys.stdout.flush()
-    print(last, file=sys.stderr if code else sys.stdout, flush=True)
-    return code
+        return _run(root)
+
+    return last_word(work, "interrupted: what was running was ended; run again to go on from there")
 
 
 def _run(root: Path) -> tuple[int, str]:
@@ -51,10 +42,6 @@ def _run(root: Path) -> tuple[int, str]:
     for text in before:
         print(text, file=sys.stderr)  # noqa: T201 - the command's own output
     return (0, last) if state.is_completed() else (1, f"error: {last}")
-
-
-def _exit(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
+from pipelines.interrupts import last_word
 from pipelines.publish_params import read_publish_params
 from pipelines.server import set_up_prefect, start_server
-from plumbline.errors import PlumblineError
 from plumbline.published import version_key
 
 
@@ -26,21 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Publish: 0 also where it was published already, 1 and one line on stderr; 130 or 143 when interrupted."""
     arguments = _parse(argv)
     root = arguments.root.resolve()
-    signal.signal(signal.SIGTERM, _exit)  # as an exception, so that an upload in parts is ended
-    try:
+
+    def work() -> tuple[int, str]:
         version_key(arguments.version)
         read_publish_params(root)  # what is missing there shows at once, not after Prefect's start
         set_up_prefect(root, os.environ)
         start_server(os.environ)
-        code, last = _run(root, arguments)
-    except PlumblineError as error:
-        code, last = 1, f"error: {error}"
-    except (KeyboardInterrupt, SystemExit) as error:
-        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 128 + signal.SIGINT
-        last = "interrupted: without its manifest nothing is published; run it again to go on from there"
-    sys.stdout.flush()
-    print(last, file=sys.stderr if code else sys.stdout, flush=True)
-    return code
+        return _run(root, arguments)
+
+    return last_word(work, "interrupted: without its manifest nothing is published; run it again to go on from there")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,10 +52,6 @@ def _run(root: Path, arguments: argparse.Namespace) -> tuple[int, str]:
 
     state = publish(root, arguments.version, tuple(arguments.target), arguments.push_tag, return_state=True)
     return (0, str(state.message)) if state.is_completed() else (1, f"error: {state.message}")
-
-
-def _exit(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

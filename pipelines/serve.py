@@ -21,10 +21,9 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-from pipelines.clones import HOME_VARIABLE
+from pipelines.clones import HOME_VARIABLE, REPOSITORY_VARIABLE
+from pipelines.interrupts import exit_on_sigterm
 from pipelines.process_group import end_group
 from pipelines.server import SERVER_FILE, ServerError, running_server, server_command, set_up_prefect, wait_for_answer
 from plumbline.errors import PlumblineError
@@ -35,7 +34,6 @@ PORT = 4200
 # What the deployments' limits let run at once: late runs of a schedule, after a pause of hours, would all be started.
 RUNS_AT_ONCE = 3
 WORKER = f"{POOL}-{platform.node()}"
-REPOSITORY_VARIABLE = "PLUMBLINE_REPOSITORY"
 # Prefect 3.8 keeps in memory who holds a concurrency limit's slot: after a restart of the server every run that is
 # under way would be ended at its next renewal, and its slot would be taken for ever.
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
@@ -237,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
     parser.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between looks for new data")
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _exit)  # as an exception, so that what was started is ended
+    exit_on_sigterm()
     try:
         serve(arguments.root.resolve(), arguments.host, arguments.port, arguments.every)
     except PlumblineError as error:
@@ -246,10 +244,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
-
-
-def _exit(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

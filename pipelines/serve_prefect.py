@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from ruamel.yaml import YAML
 
+from pipelines.clones import REPOSITORY_VARIABLE
 from pipelines.server import ServerError
 from plumbline.files import write_json
 
@@ -65,7 +66,7 @@ def deploy_changed(root: Path, home: Path, repository: str) -> bool:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", PREFECT_FILE],
         cwd=root,
-        env={**os.environ, "PLUMBLINE_REPOSITORY": repository},
+        env={**os.environ, REPOSITORY_VARIABLE: repository},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

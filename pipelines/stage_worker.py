@@ -24,7 +24,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from pipelines.ancestors import Ancestors
-from pipelines.clones import clean_clone, default_home
+from pipelines.clones import REPOSITORY_VARIABLE, clean_clone, default_home
 from pipelines.dvc_transfer_process import Stopped, Transfer, TransferError
 from pipelines.run_stage import StageError, run_stage
 from plumbline.errors import PlumblineError
@@ -64,7 +64,7 @@ def stage(  # noqa: PLR0917 - Prefect passes them by name
     log = get_run_logger()
     signs = SignsOfLife(UUID(str(flow_run.id)))
     try:
-        with signs, clean_clone(worker_home(), os.environ.get("PLUMBLINE_REPOSITORY") or repository, commit,
+        with signs, clean_clone(worker_home(), os.environ.get(REPOSITORY_VARIABLE) or repository, commit,
                                 wait=True, cache=default_home() / "cache", on_wait=log.info) as clone:  # fmt: skip
             transfer = Transfer(clone / folder, stage, remote, retry_s, log.warning, signs.stopped)
             result = run_here(transfer, log, locks, items, again)
