@@ -104,12 +104,11 @@ def cut_short(answer: Answer, after: int) -> Iterator[bytes]:
 
 
 @contextmanager
-def gated_store(port: int = 0, *, bucket: bool = True) -> Iterator[GatedStore]:
+def gated_store(port: int = 0) -> Iterator[GatedStore]:
     """Serve an empty store, and point boto3 at it.
 
     Args:
         port: Of 127.0.0.1; 0 for a free one.
-        bucket: Whether its bucket is made.
     """
     store = GatedStore()
     server = make_server("127.0.0.1", port, store, threaded=True, request_handler=_Quiet)
@@ -125,8 +124,7 @@ def gated_store(port: int = 0, *, bucket: bool = True) -> Iterator[GatedStore]:
         patch.delenv("AWS_MAX_ATTEMPTS", raising=False)
         patch.setattr(JSONFileLoader, "load_file", _load_once)
         try:
-            if bucket:
-                store.client().create_bucket(Bucket=store.bucket)
+            store.client().create_bucket(Bucket=store.bucket)
             yield store
         finally:
             server.shutdown()
