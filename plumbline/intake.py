@@ -21,6 +21,7 @@ from plumbline.formats.reading import (
     to_class_id,
 )
 from plumbline.image_scan import IMAGE_SUFFIXES, ImageScan
+from plumbline.image_shards import pack
 from plumbline.manifest import CLASS_OUT_OF_RANGE_ID, Dataset
 from plumbline.scan_shards import scan_source
 from plumbline.sources import Source, open_source
@@ -126,13 +127,24 @@ def scan(
     return scans
 
 
-def finish(work: Path, images: Path) -> None:
-    """Move the images' bytes to where they shall stand, and forget what was done.
+def finish(work: Path, dataset: Dataset, folder: Path, shard_size: int, tell: Tell) -> None:
+    """Put the images' bytes into the dataset folder, and forget what was done.
 
     The record of what is done goes first: without the bytes it would be wrong.
+
+    Args:
+        work: As `read_source` had it.
+        dataset: What it gave.
+        folder: The dataset folder.
+        shard_size: Images in a tar shard, on average; 0 for loose files.
+        tell: Called with a line.
     """
     shutil.rmtree(work / "shards", ignore_errors=True)
-    shutil.move(work / "images", images)  # the data folder may be on another disk
+    if shard_size:
+        number = pack(work, dataset.images["path"].tolist(), folder, shard_size)
+        tell(f"{len(dataset.images)} images in {number} shards")
+    else:
+        shutil.move(work / "images", folder / "images")  # the data folder may be on another disk
     shutil.rmtree(work, ignore_errors=True)
 
 

@@ -6,7 +6,8 @@ A dataset is a folder::
       images.parquet        one row per image, sorted by path
       annotations.parquet   one row per box, as the label file says it: nothing clipped, nothing dropped
       findings.parquet      what was wrong with files that could not become rows
-      images/...            the bytes as they came, at the paths that images.parquet names
+      images/...            the bytes as they came: in shards (`plumbline.image_shards`), or at the paths that
+                            images.parquet names
 
 Nothing else (a YOLO folder, a COCO file) is ever the truth: those are views made from this.
 """
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plumbline.errors import DatasetError
+from plumbline.image_shards import open_shards
 
 IMAGES_SCHEMA = pa.schema(
     [
@@ -99,8 +101,23 @@ class Dataset:
     root: Path
 
     def image_path(self, path: str) -> Path:
-        """Return where the file of one images row is."""
-        return self.root / path
+        """Return where the file of one images row is; of an image in a shard, where it was unpacked to.
+
+        Raises:
+            DatasetError: A shard is missing or damaged.
+        """
+        shards = open_shards(self.root)
+        return shards.unpacked(path) if shards is not None and path in shards else self.root / path
+
+    def image_data(self, path: str) -> bytes:
+        """Return the bytes of the file of one images row, without unpacking it to anywhere.
+
+        Raises:
+            DatasetError: A shard is missing or damaged.
+            OSError: A loose file cannot be read.
+        """
+        shards = open_shards(self.root)
+        return shards.data(path) if shards is not None and path in shards else (self.root / path).read_bytes()
 
 
 def table(rows: list[dict[str, object]], schema: pa.Schema) -> pd.DataFrame:

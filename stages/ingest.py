@@ -52,6 +52,9 @@ class DatasetParams(StageParams):
     format: str = Field(description="`auto`, `digits`, or a row of plumbline.formats.FORMATS.")
     class_names: list[str] = Field(min_length=1, description="Index is class_id.")
     video: VideoParams = Field(description="For a source that is a video, or a folder with videos.")
+    shard_size: int = Field(
+        ge=0, description="Images in a tar shard of the dataset, on average; 0 for a loose file for each image."
+    )
 
     @field_validator("format")
     @classmethod
@@ -164,7 +167,7 @@ def run(
     with replacing(out) as folder:
         folder.mkdir()
         write_dataset(dataset, folder)
-        finish(work, folder / "images")
+        finish(work, dataset, folder, params.shard_size, _tell)
     counts = _count(dataset)
     write_json(metrics, counts)
     _tell(f"{counts['num_images']} images, {counts['num_boxes']} labels, {counts['num_findings']} findings")

@@ -178,7 +178,7 @@ def suspect_rows(suspects: pd.DataFrame, data: Dataset) -> pd.DataFrame:
         file, line = annotations.at[ann_id, "source_file"], int(annotations.at[ann_id, "source_line"])
         labels.append(f"{file}:{line}" if line else str(file))
     names = dict(enumerate(data.class_names)) | {-1: ""}
-    images = [data.image_path(path).as_posix() for path in path_of.reindex(suspects["image_id"])]
+    images = [(data.root / path).as_posix() for path in path_of.reindex(suspects["image_id"])]
     fields = {
         "rank": range(1, len(suspects) + 1), "score": suspects["score"], "kind": suspects["kind"], "image": images,
         "label": labels, "class_name": suspects["class_id"].map(names),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -186,10 +185,10 @@ def place_images(dataset: Dataset, folder: Path, place: Callable[[str], str]) ->
             raise DatasetError(f"{entry.path}: another image has the place {target} too; rename one of them")
         taken.add(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        original = dataset.image_path(entry.path)
         try:
-            shutil.copyfile(original, target)
+            target.write_bytes(dataset.image_data(entry.path))
         except OSError as error:
+            original = dataset.root / entry.path
             raise DatasetError(f"{original}: cannot be copied ({error.strerror}); run ingest again") from error
 
 

@@ -6,7 +6,6 @@ Copies, not links: ultralytics rewrites some JPEGs in place, and the dataset's f
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +54,8 @@ def write_training_view(dataset: Dataset, splits: pd.DataFrame, folder: Path, st
         (folder / "labels" / split).mkdir(parents=True)
         for row in rows.itertuples():
             name = f"{row.image_id:08d}"
-            shutil.copyfile(
-                dataset.image_path(row.path), folder / "images" / split / (name + Path(row.path).suffix.lower())
-            )
+            target = folder / "images" / split / (name + Path(row.path).suffix.lower())
+            target.write_bytes(dataset.image_data(row.path))
             text = _label_text(boxes_of.get(row.image_id), (row.width, row.height))
             (folder / "labels" / split / f"{name}.txt").write_text(text, encoding="utf-8")
     _refuse_no_boxes(dataset, images)

@@ -51,7 +51,13 @@ def ingest(tmp_path, capsys, monkeypatch):
         task: str = "detect",
     ) -> tuple[int, str]:
         video = {"every_s": 1.0, "max_hash_bits": 6}
-        given = {"source": str(source), "format": "auto", "class_names": ["cat", "dog"], "video": video}
+        given = {
+            "source": str(source),
+            "format": "auto",
+            "class_names": ["cat", "dog"],
+            "video": video,
+            "shard_size": 4,
+        }
         values = {
             "dataset": {**given, **(dataset or {})},
             "digits": {**DIGITS, **(digits or {})},
@@ -170,7 +176,7 @@ def test_an_archive_gives_what_its_folder_gives(ingest, voc, tmp_path, kind):
     assert dataset.images["source"][0] == f"{archive}/JPEGImages/a.jpg"
     boxes = ["image_id", "class_id", "x1", "y1", "x2", "y2", "source_line"]
     assert dataset.annotations[boxes].equals(folder.annotations[boxes])
-    assert (dataset.root / "images" / "JPEGImages" / "a.jpg").read_bytes() == (voc / "JPEGImages/a.jpg").read_bytes()
+    assert dataset.image_data("images/JPEGImages/a.jpg") == (voc / "JPEGImages/a.jpg").read_bytes()
 
 
 def test_a_bucket_gives_what_its_folder_gives(ingest, voc, tmp_path):
@@ -266,6 +272,18 @@ def test_a_yolo_folder_is_recognised(ingest, tmp_path):
     assert len(read_dataset(tmp_path / "made" / "dataset").annotations) == 5
 
 
+def test_a_shard_size_of_0_leaves_loose_files(ingest, voc, tmp_path):
+    assert ingest(voc)[0] == 0
+    sharded = read_dataset(tmp_path / "made" / "dataset")
+    data = {path: sharded.image_data(path) for path in sharded.images["path"]}
+    assert ingest(voc, {"shard_size": 0})[0] == 0
+    loose = read_dataset(tmp_path / "made" / "dataset")
+
+    assert loose.images.equals(sharded.images)
+    files = {path.relative_to(loose.root).as_posix(): path for path in (loose.root / "images").rglob("*.*")}
+    assert {name: path.read_bytes() for name, path in files.items()} == data
+
+
 def test_digits_are_drawn(ingest, tmp_path):
     assert ingest(ROOT / "data" / "digits", {"class_names": DIGIT_NAMES}) == (0, "")
     dataset = read_dataset(tmp_path / "made" / "dataset")
@@ -274,7 +292,8 @@ def test_digits_are_drawn(ingest, tmp_path):
     assert images["path"].tolist() == [f"images/scene_{index:05d}.png" for index in range(9)]
     assert images["group"].tolist() == [f"pool_{index % 4:02d}" for index in range(9)]
     assert (images["readable"] & (images["width"] == 64) & (images["height"] == 64)).all()
-    assert [p.name for p in sorted((dataset.root / "images").iterdir())] == [Path(p).name for p in images["path"]]
+    assert [cv2.imread(str(dataset.image_path(path))).shape for path in images["path"]] == [(64, 64, 3)] * 9
+    assert all(path.suffix in (".tar", ".parquet") for path in (dataset.root / "images").iterdir())
     notes = {image_id: note.removeprefix("digits:").split(",") for image_id, note in enumerate(images["source"])}
     assert boxes.groupby("image_id").size().to_dict() == {key: len(samples) for key, samples in notes.items()}
     assert boxes["class_name"].tolist() == [DIGIT_NAMES[class_id] for class_id in boxes["class_id"]]
