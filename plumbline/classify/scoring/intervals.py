@@ -65,13 +65,27 @@ def headline(scored: Scored, weights: Weights) -> dict[str, Floats]:
     """
     num_classes = scored.probabilities.shape[1]
     total = weights.sum(axis=1)
-    images = _sums(weights, scored.actual, num_classes)
-    given = _sums(weights, scored.predicted, num_classes)
-    hits = _sums(weights * scored.right, scored.actual, num_classes)
+    hits, images, given = class_counts(scored, weights)
     values = {"top1": hits.sum(axis=1) / total, "macro_f1": np.nanmean(by_class(hits, images, given).f1, axis=1)}
     if num_classes > TOP:
         values["top5"] = weights @ in_top(scored.probabilities, scored.actual).astype(np.int64) / total
     return values
+
+
+def class_counts(scored: Scored, weights: Weights) -> tuple[Weights, Weights, Weights]:
+    """Count the right images, all images, and the images given to each class, on many samples at once.
+
+    Args:
+        scored: N images.
+        weights: Shape (S, N): how often each is in each sample.
+
+    Returns:
+        Three arrays of shape (S, num_classes), as `by_class` takes them.
+    """
+    num_classes = scored.probabilities.shape[1]
+    images = _sums(weights, scored.actual, num_classes)
+    given = _sums(weights, scored.predicted, num_classes)
+    return _sums(weights * scored.right, scored.actual, num_classes), images, given
 
 
 def _sums(weights: Weights, class_id: npt.NDArray[np.int64], num_classes: int) -> Weights:

@@ -89,6 +89,26 @@ def sampled_map(matches: Matches, images: pd.DataFrame, weights: npt.NDArray[np.
     return _sampled_map(_prepare(matches, images), weights.astype(np.int32))
 
 
+def sampled_class_map(matches: Matches, images: pd.DataFrame, weights: npt.NDArray[np.integer]) -> Floats:
+    """Return each class's AP50-95 when images count more than once, or not at all.
+
+    Args:
+        matches: Of the range of areas ``all``.
+        images: Column image_id; all that were matched.
+        weights: Shape (samples, num_images), how often each row of `images` counts.
+
+    Returns:
+        Shape (num_classes, samples); NaN where a sample has no counted box of the class.
+    """
+    drawn = weights.astype(np.int32)
+    result = np.full((matches.num_classes, len(drawn)), np.nan)
+    for one in _prepare(matches, images).classes:
+        num_boxes = drawn.take(one.box_image, axis=1).sum(axis=1)
+        mean = _average_precision(one, drawn, num_boxes).mean(axis=0)
+        result[one.class_id] = np.where(num_boxes > 0, mean, np.nan)
+    return result
+
+
 def _values(matches: Matches) -> dict[str, float]:
     precision = interpolated_precision(matches)
     known = matches.num_counted() > 0
@@ -103,6 +123,7 @@ class _Class:
     """One class's detections, by falling confidence, and boxes.
 
     Attributes:
+        class_id: Which it is.
         image: Shape (N,), row of the images table.
         hits: Shape (10, N), bool.
         kept: Shape (10, N), bool: hits and false alarms.
@@ -112,6 +133,7 @@ class _Class:
         box_image: Shape (M,), row of the images table of each counted box.
     """
 
+    class_id: int
     image: Ints
     hits: Flags
     kept: Flags
@@ -150,7 +172,7 @@ def _prepare(matches: Matches, images: pd.DataFrame) -> _Classes:
         own, hits, kept = image[begin:end][counts], hits[:, counts], kept[:, counts]
         repeat = _runs(own, matches.confidence[begin:end][counts], hits, kept)
         last = _end(hits, repeat)
-        classes.append(_Class(own[:last], hits[:, :last], kept[:, :last], repeat[:last], boxes))
+        classes.append(_Class(class_id, own[:last], hits[:, :last], kept[:, :last], repeat[:last], boxes))
     return _Classes(classes, max((len(one.image) for one in classes), default=0))
 
 

@@ -1,0 +1,241 @@
+"""Read what a revision's line made, from git, and from DVC's cache or remote; nothing is run.
+
+A revision is a commit, a branch, a tag or a DVC experiment; or the working tree, as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from plumbline.errors import EvaluationError, PlumblineError
+from plumbline.image_shards import INDEX, open_shards
+from plumbline.manifest import read_dataset
+from plumbline.params import read_params
+from plumbline.report_rows import scored_split
+from plumbline.review.revision import WEIGHTS, Revision, Scored
+from plumbline.score_comparison import ScoredRun
+from plumbline.scores import TABLES
+from plumbline.split_images import read_splits
+from plumbline.tasks import TASKS, task_module
+from stages.shape import PARAMS_FILE
+
+if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
+
+DATASET = "data/dataset"
+LABELS = "data/validated"
+SPLITS = "data/splits.parquet"
+LABEL_TABLES = ("images.parquet", "annotations.parquet", "findings.parquet")
+VALIDATION = "reports/validate.json"
+SPLIT = "reports/split.json"
+LEAKS = ("num_leaks", "num_near_duplicate_pairs", "num_images_left_out")
+REPORT = "reports/report/report.json"
+WORKING_TREE = "the working tree"
+
+
+def resolve(root: Path, rev: str) -> str:
+    """Return the full hash of a revision's commit.
+
+    Raises:
+        EvaluationError: There is none; where this clone is shallow, that may be why.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import RevError, resolve_rev
+
+    try:
+        with Repo(str(root)) as repo:
+            return str(resolve_rev(repo.scm, rev))
+    except RevError as error:
+        raise EvaluationError(_no_commit(root, rev)) from error
+    except DvcException as error:
+        raise EvaluationError(f"{root}: not a DVC project in a git repository ({error}); run from its root") from error
+
+
+def _no_commit(root: Path, rev: str) -> str:
+    expected = f"no commit {rev!r}, expected a commit, branch, tag or DVC experiment"
+    if git(root, "rev-parse", "--is-shallow-repository") == "true":
+        return f"{expected}; this clone is shallow: git fetch --unshallow (in CI: fetch-depth: 0, or GIT_DEPTH: 0)"
+    return f"{expected}; git fetch brings what is new, and a rewritten history needs the new name of the commit"
+
+
+def git(root: Path, *arguments: str) -> str:
+    """Return what a git command says; empty where it fails."""
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def open_files(root: Path, rev: str | None) -> DVCFileSystem:
+    """Open a revision's files, those that DVC keeps too; None for the working tree.
+
+    Raises:
+        EvaluationError: There is no such commit, or no project.
+    """
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    commit = None if rev is None else resolve(root, rev)
+    try:
+        with Repo(str(root)) as repo:
+            # The caches and remotes of today: a commit knows only those of its own day.
+            config = {section: repo.config.get(section, {}) for section in ("core", "cache", "remote")}
+        return DVCFileSystem(url=str(root), rev=commit, config=config)
+    except DvcException as error:
+        raise EvaluationError(f"{root}: not a DVC project in a git repository ({error}); run from its root") from error
+
+
+def read_file(files: DVCFileSystem, path: str, name: str) -> bytes:
+    """Read one file of a revision.
+
+    Args:
+        files: From `open_files`.
+        path: From the project's root.
+        name: Of the revision, for the error.
+
+    Raises:
+        EvaluationError: The revision has no such file, or it is neither in DVC's cache nor in a remote.
+    """
+    from dvc_data.index.index import DataIndexDirError
+
+    try:
+        return bytes(files.read_bytes(path))
+    except (FileNotFoundError, DataIndexDirError) as error:
+        if isinstance(error, FileNotFoundError) and not files.exists(path):
+            remedy = "run dvc repro, and commit dvc.lock and reports/"
+            raise EvaluationError(f"{name}: has no {path}, expected what the line writes; {remedy}") from error
+        remedy = "`dvc pull`, or `dvc fetch --all-commits` for another commit, brings it from the remote; or run dvc repro"
+        raise EvaluationError(f"{name}: {path} is neither in DVC's cache nor in a remote; {remedy}") from error
+
+
+@contextmanager
+def revision(root: Path, rev: str | None) -> Iterator[Revision]:
+    """Read one side of a comparison; its images can be had until this ends.
+
+    Args:
+        root: The project.
+        rev: None for the working tree.
+
+    Raises:
+        EvaluationError: There is no such commit, it has no scores, or what DVC keeps of it is not to be had here.
+    """
+    name = rev or WORKING_TREE
+    with TemporaryDirectory(prefix="plumbline-revision-") as temporary:
+        folder = Path(temporary)
+        try:
+            yield _Reader(root, rev, name, folder).revision()
+        except PlumblineError as error:
+            # As git names a file of a commit.
+            said = str(error).replace(f"{folder}/", "" if rev is None else f"{rev}:")
+            raise EvaluationError(said) from error
+
+
+class _Reader:
+    """Brings a revision's files into a folder, and reads them there."""
+
+    def __init__(self, root: Path, rev: str | None, name: str, folder: Path) -> None:
+        self._root, self._rev, self._name, self._folder = root, rev, name, folder
+        self._files = open_files(root, rev)
+
+    def revision(self) -> Revision:
+        params = read_params(self._bring(str(PARAMS_FILE)))
+        task = str(params.get("task", "detect"))  # commits of before there were two tasks do not say
+        if task not in TASKS:
+            expected = ", ".join(TASKS)
+            raise EvaluationError(f"{self._name}: unknown task {task!r} in params.yaml, expected one of: {expected}")
+        rows = {row["name"]: row for row in self._json(REPORT, {}).get("rows", [])}
+        names = (WEIGHTS, *params.get("targets", {}))
+        scored = {name: self._scored(name, rows.get(name, {})) for name in names}
+        splits = read_splits(self._bring(SPLITS))
+        return Revision(
+            name=self._name,
+            commit=resolve(self._root, self._rev or "HEAD"),
+            is_clean=self._rev is not None or not git(self._root, "status", "--porcelain", "--untracked-files=no"),
+            params=params,
+            run=self._run(task, params, scored, splits),
+            splits=splits,
+            scored=scored,
+            validation={**self._json(VALIDATION, {}), **self._leaks()},
+            threshold={name: float(one.metrics["confidence_threshold"]) for name, one in scored.items()},
+            image_file=self._image_file,
+        )
+
+    def _scored(self, artifact: str, row: Mapping[str, Any]) -> Scored:
+        place, device = f"reports/evaluate/{artifact}", f"reports/benchmark/{artifact}"
+        undefined = self._table(f"{place}/undefined.csv")
+        return Scored(
+            metrics=json.loads(self._bring(f"{place}/metrics.json").read_bytes()),
+            undefined={} if undefined is None else dict(zip(undefined["metric"], undefined["why"], strict=True)),
+            tables={stem: table for stem in TABLES if (table := self._table(f"{place}/{stem}.csv")) is not None},
+            device=self._json(f"{device}.json", {}),
+            machine=self._json(f"{device}.machine.json", {}),
+            row=row,
+        )
+
+    def _run(
+        self, task: str, params: Mapping[str, Any], scored: Mapping[str, Scored], splits: pd.DataFrame
+    ) -> ScoredRun:
+        for table in LABEL_TABLES:
+            self._bring(f"{LABELS}/{table}")
+        data = read_dataset(self._folder / LABELS, root=self._folder / DATASET)
+        predictions = {name: self._predictions(name, task) for name in scored}
+        split_of = splits.set_index("image_id")["split"]
+        likely = str(params.get("evaluate", {}).get("split", "test"))
+        split = scored_split(split_of, predictions[WEIGHTS], scored[WEIGHTS].metrics, likely)
+        images = data.images[data.images["image_id"].isin(split_of.index[split_of == split])]
+        return ScoredRun(self._name, task, data, images.sort_values("image_id", ignore_index=True), predictions)
+
+    def _predictions(self, artifact: str, task: str) -> pd.DataFrame:
+        path = self._bring(f"reports/evaluate/{artifact}/predictions.parquet")
+        try:
+            return pd.read_parquet(path, columns=task_module(task, "scoring").PREDICTIONS_SCHEMA.names)
+        except (OSError, ValueError) as error:
+            raise EvaluationError(f"{path}: not a table of predictions; run dvc repro") from error
+
+    def _leaks(self) -> dict[str, float]:
+        """Return what the split stage counted that should not be."""
+        return {key: value for key, value in self._json(SPLIT, {}).items() if key in LEAKS}
+
+    def _bring(self, path: str) -> Path:
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(read_file(self._files, path, self._name))
+        return target
+
+    def _is_there(self, path: str) -> bool:
+        return bool(self._files.exists(path))
+
+    def _json(self, path: str, otherwise: dict[str, Any]) -> dict[str, Any]:
+        """Read a file that a revision need not have."""
+        if not self._is_there(path):
+            return otherwise
+        values = json.loads(read_file(self._files, path, self._name))
+        return values if isinstance(values, dict) else otherwise
+
+    def _table(self, path: str) -> pd.DataFrame | None:
+        if not self._is_there(path):
+            return None
+        # A class may be called NA.
+        return pd.read_csv(io.BytesIO(read_file(self._files, path, self._name)), keep_default_na=False, na_values=[""])
+
+    def _image_file(self, path: str) -> Path:
+        """Bring one image: a loose file, or the shard that it is in."""
+        dataset = self._folder / DATASET
+        if not (dataset / INDEX).is_file() and self._is_there(f"{DATASET}/{INDEX}"):
+            self._bring(f"{DATASET}/{INDEX}")
+        shards = open_shards(dataset)
+        if shards is None or path not in shards:
+            return self._bring(f"{DATASET}/{path}")
+        shard = f"{DATASET}/images/{shards.shard_of(path)}"
+        if not (self._folder / shard).is_file():
+            self._bring(shard)
+        return shards.unpacked(path)

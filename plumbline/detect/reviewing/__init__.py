@@ -1,0 +1,5 @@
+"""The room ``reviewing`` of the task detect, see `plumbline.review.differences`."""
+
+from plumbline.detect.reviewing.intervals import details, overall
+
+__all__ = ["details", "overall"]

@@ -1,0 +1,222 @@
+"""The one comment of a pull request: the verdict, what matters most, and everything else folded below.
+
+It is made from a `Review`, which may come from a run that is not trusted: every text of it is escaped, so that a class
+or a branch can be called what it likes without mentioning people, linking, or drawing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from plumbline.report_markdown import UNDEFINED, markdown_table, percent
+from plumbline.review.changes import KINDS, SCORES, Change, Kind, Verdict
+from plumbline.review.review import Review, Side
+from plumbline.review.wording import difference_text, number_text
+
+MARKER = "<!-- plumbline:review -->"
+MOST_CHARACTERS = 65_536  # of a comment on GitHub; GitLab takes a million
+_MOST_ROWS = 200  # of one folded table
+_SYMBOLS = {
+    Verdict.BETTER: "🟢 better", Verdict.WORSE: "🔴 worse", Verdict.WITHIN_NOISE: "⚪ within noise",
+    Verdict.UNCHANGED: "unchanged", Verdict.CHANGED: "🔵 changed", Verdict.NEW: "🆕 new", Verdict.GONE: "❌ gone",
+    Verdict.OTHER_MACHINE: "❔ other machine",
+}  # fmt: skip
+TITLES: dict[Kind, str] = {
+    "score": "Scores", "class": "By class", "size": "By size of boxes", "slice": "By slice of the images",
+    "device": "On the device", "data": "Data", "validation": "Validation findings", "params": "Params",
+}  # fmt: skip
+PICTURES = {
+    "curves": "Precision, recall and F1 of both", "confusion": "What is confused more or less",
+    "latency": "Accuracy and latency of all artifacts", "changed": "Newly missed and newly invented",
+}  # fmt: skip
+# How much a row matters for the three at the top, of two that differ equally.
+_WEIGHT: dict[str, float] = {
+    "score": 1.0, "class": 0.5, "size": 0.4, "slice": 0.3,
+    "device": 0.1,  # a tenth slower weighs as much as one point of mAP
+}  # fmt: skip
+_DEVICE = ("latency_ms_p50", "size_bytes", "accepted")
+
+
+def comment(review: Review, urls: Mapping[str, str], limit: int = MOST_CHARACTERS) -> str:
+    """Write the comment as Markdown.
+
+    Args:
+        review: The comparison.
+        urls: Stem of a picture -> where a reader's browser finds it; one without a URL is left out.
+        limit: Most characters; the folded tables are shortened to it from below, and the comment says so.
+    """
+    top = "\n\n".join(_top(review))
+    parts = [*_picture_parts(urls), *_tables(review), *_last(review)]
+    cut = "*Cut to the size of a comment: the report has all of it.*"
+    whole = "\n\n".join([top, *parts]) + "\n"
+    if len(whole) <= limit:
+        return whole
+    room = limit - len(top) - len(cut) - 4
+    kept: list[str] = []
+    for part in parts:
+        if len(part) + 2 > room:
+            break
+        kept.append(part)
+        room -= len(part) + 2
+    return "\n\n".join([top, *kept, cut])[:limit]
+
+
+def headline(review: Review) -> str:
+    """Say in a few words whether it may be merged; short enough for a commit status."""
+    failed = [gate.name for gate in review.gates if not gate.passed]
+    if failed:
+        names = ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
+        return f"{len(failed)} of {len(review.gates)} gates failed: {names}"
+    if not review.gates:
+        return "no gates: params.yaml has none"
+    return "the gate passed" if len(review.gates) == 1 else f"all {len(review.gates)} gates passed"
+
+
+def escape(text: str) -> str:
+    r"""Write a text that means nothing to Markdown or HTML, and mentions nobody.
+
+    >>> escape("<b> @me #1 [x](y) `z` |")
+    '&lt;b&gt; @\u200bme #\u200b1 \\[x\\](y) \\`z\\` \\|'
+    """
+    text = " ".join(str(text).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", text)
+    text = re.sub(r"(?i)\b(https?|ftp)://", "\\1:/\u200b/", text)
+    return re.sub(r"([@#!])(?=\w)", "\\1\u200b", text)
+
+
+def matters_most(changes: Sequence[Change], most: int = 3) -> list[tuple[Change, int]]:
+    """Return the changes by more than noise that matter most, the largest first.
+
+    What vanished comes first. Then scores count by their difference, latency and size by their share of the base. The
+    same number of several artifacts is one change: the row of the artifact where it is largest, and how many more there
+    are.
+    """
+    found: dict[tuple[str, str, Verdict], list[Change]] = {}
+    for row in sorted(changes, key=lambda row: (-_weight(row), row.artifact, row.metric)):
+        if row.verdict == Verdict.GONE and row.kind in ("score", "device"):
+            found.setdefault(("", row.artifact, row.verdict), []).append(row)
+        elif row.verdict in (Verdict.BETTER, Verdict.WORSE) and _weight(row) > 0:
+            found.setdefault((row.kind, row.metric, row.verdict), []).append(row)
+    gone = [(rows[0], 0) for key, rows in found.items() if key[2] == Verdict.GONE]
+    told = [(rows[0], len(rows) - 1) for key, rows in found.items() if key[2] != Verdict.GONE]
+    return [*gone, *told][:most]
+
+
+def _weight(row: Change) -> float:
+    if row.kind != "device":
+        return abs(row.difference or 0) * _WEIGHT.get(row.kind, 0.0)
+    if row.metric not in _DEVICE or not isinstance(row.base, int | float) or not row.base:
+        return 0.0
+    return abs(row.difference or 0) / abs(row.base) * _WEIGHT["device"]
+
+
+def _top(review: Review) -> Iterator[str]:
+    yield MARKER
+    mark = "✅" if review.state == "passed" and review.gates else "❌" if review.gates else "⚪"
+    yield f"### {mark} plumbline: {escape(headline(review))}"
+    yield _sides(review)
+    rows = matters_most(review.changes)
+    if rows:
+        yield "\n".join(f"- {_SYMBOLS[row.verdict]}: {_sentence(row, more)}" for row, more in rows)
+    else:
+        yield "Nothing differs by more than noise."
+    if review.gates:
+        yield markdown_table(
+            ["Gate", "Rule", "", "Why"],
+            [
+                [
+                    escape(gate.name),
+                    f"<code>{escape(gate.rule)}</code>",
+                    "✅" if gate.passed else "❌",
+                    escape(gate.why),
+                ]
+                for gate in review.gates
+            ],
+            left=4,
+            escaped=True,
+        ).strip()
+
+
+def _sides(review: Review) -> str:
+    head = f"{_side(review.head)} against {_side(review.base)}"
+    return f"{head}, {review.num_images:,} images scored in both; intervals {percent(review.level)}, paired bootstrap."
+
+
+def _side(side: Side) -> str:
+    name = side.name if side.name != side.commit else side.commit[:12]
+    at = "" if side.commit.startswith(name) else f" ({side.commit[:8]}{'' if side.is_clean else ' with changes'})"
+    return f"**{escape(name)}**{at}"
+
+
+def _sentence(row: Change, more: int) -> str:
+    if row.verdict == Verdict.GONE:
+        return f"{escape(row.artifact or row.title)}: its {escape(row.title)} was {number_text(row, row.base)}"
+    where = escape(f"{row.artifact} {row.title}".strip())
+    others = "" if not more else f"; and of {more} more artifact{'' if more == 1 else 's'}"
+    change = f"{number_text(row, row.base)} → {number_text(row, row.head)}, {escape(difference_text(row))}"
+    return f"{where} {change}{others}"
+
+
+def _picture_parts(urls: Mapping[str, str]) -> Iterator[str]:
+    for stem, title in PICTURES.items():
+        if stem in urls:
+            yield _folded(title, f"![{title}]({urls[stem]})")
+
+
+def _tables(review: Review) -> Iterator[str]:
+    primary = {row.metric for row in review.changes if row.low is not None} | {review.headline}
+    for kind in KINDS:
+        rows = [row for row in review.changes if row.kind == kind]
+        told = [row for row in rows if row.verdict != Verdict.UNCHANGED]
+        shown = [row for row in told if kind not in SCORES or row.metric in primary]
+        if shown:
+            yield _folded(f"{TITLES[kind]}: {_tally(rows, shown)}", _table(shown, len(told) - len(shown)))
+        elif rows:
+            yield f"{TITLES[kind]}: {'nothing changed' if not told else _tally(rows, shown)}."
+
+
+def _tally(rows: Sequence[Change], shown: Sequence[Change]) -> str:
+    counts = {verdict: sum(row.verdict == verdict for row in shown) for verdict in Verdict}
+    told = [f"{count} {verdict.value}" for verdict, count in counts.items() if count]
+    same = sum(row.verdict == Verdict.UNCHANGED for row in rows)
+    return ", ".join([*told, *([f"{same} unchanged"] if same else [])])
+
+
+def _table(rows: Sequence[Change], num_left_out: int) -> str:
+    with_artifact = any(row.artifact for row in rows)
+    with_note = any(row.note for row in rows)
+    head = [*(["Artifact"] if with_artifact else []), "What", "Verdict", "Base", "Here", "Difference"]
+    order = {verdict: place for place, verdict in enumerate(_FIRST)}
+    ranked = sorted(rows, key=lambda row: order.get(row.verdict, len(order)))
+    body = [
+        [*([escape(row.artifact)] if with_artifact else []), *_cells(row), *([escape(row.note)] if with_note else [])]
+        for row in ranked[:_MOST_ROWS]
+    ]
+    left = 3 if with_artifact else 2
+    table = markdown_table([*head, *(["Note"] if with_note else [])], body, left=left, escaped=True).strip()
+    rest = max(len(rows) - _MOST_ROWS, 0) + num_left_out
+    return table if not rest else f"{table}\n\n*{rest:,} more numbers that differ are in the report.*"
+
+
+_FIRST = (Verdict.WORSE, Verdict.BETTER, Verdict.GONE)
+
+
+def _cells(row: Change) -> list[str]:
+    return [
+        escape(row.title),
+        _SYMBOLS[row.verdict],
+        *(UNDEFINED if value is None else escape(number_text(row, value)) for value in (row.base, row.head)),
+        escape(difference_text(row)),
+    ]
+
+
+def _last(review: Review) -> Iterator[str]:
+    if review.notes:
+        yield "\n".join(f"- {escape(note)}" for note in review.notes)
+
+
+def _folded(title: str, inside: str) -> str:
+    # The empty lines are what makes GitHub and GitLab read Markdown in it.
+    return f"<details><summary>{title}</summary>\n\n{inside}\n\n</details>"

@@ -1,0 +1,191 @@
+"""Hold two revisions against each other: every row of the comparison, from what both lines wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import pandas as pd
+
+from plumbline.errors import EvaluationError
+from plumbline.review.changes import Change, Kind, judge
+from plumbline.review.data_changes import data_rows
+from plumbline.review.device_changes import device_rows
+from plumbline.review.differences import Difference, Pair
+from plumbline.review.param_changes import param_rows
+from plumbline.review.revision import WEIGHTS, Revision
+from plumbline.score_comparison import HERE, ScoredRun, as_in, count_other_labels, pair_images
+from plumbline.scores import BootstrapSettings
+from plumbline.slices import BOX_SIZE, image_slices
+from plumbline.tasks import task_module
+
+# Metrics of metrics.json that are no scores.
+_COUNTS = ("num_boxes", "num_detections", "num_images", "confidence_threshold", "best_f1_confidence")
+_LOWER_IS_BETTER = ("calibration_error", "log_loss")
+_ROUNDING = 1e-9  # a sum in another order
+_SIZES = ("small", "medium", "large")
+
+
+def compare(
+    base: Revision, head: Revision, settings: BootstrapSettings, latency_noise: float, tell: Callable[[str], None]
+) -> tuple[list[Change], list[str], int]:
+    """Make every row, sorted by kind.
+
+    Args:
+        base: What the change is from.
+        head: What it is to; its labels count.
+        settings: Of the bootstrap.
+        latency_noise: Share by which two measurements of the same thing may differ.
+        tell: Called with a line before what takes long.
+
+    Returns:
+        The rows; sentences that must be known to read them; how many images both scored.
+
+    Raises:
+        EvaluationError: The tasks differ, or predictions are broken.
+    """
+    if base.run.task != head.run.task:
+        raise EvaluationError(
+            f"{base.name}: its task is {base.run.task}, expected {head.run.task} as in {head.name}; compare revisions"
+            " of one task"
+        )
+    pairs = pair_images(base.run.images, head.run.images)
+    rows = [*score_rows(base, head, pairs, settings, tell), *device_rows(base, head, latency_noise)]
+    rows += [*data_rows(base, head), *param_rows(base.params, head.params)]
+    return rows, _notes(base, head, pairs), len(pairs)
+
+
+def score_rows(
+    base: Revision, head: Revision, pairs: pd.DataFrame, settings: BootstrapSettings, tell: Callable[[str], None]
+) -> Iterator[Change]:
+    """Make the rows of the scores: of all artifacts of both, those with an interval first."""
+    names = [*head.scored, *(name for name in base.scored if name not in head.scored)]
+    is_comparable = len(pairs) > 0 and set(base.run.data.class_names) == set(head.run.data.class_names)
+    for name in names:
+        found: list[Difference] = []
+        if is_comparable and name in head.scored and name in base.scored:
+            found = _differences(base, head, name, pairs, settings, tell)
+        yield from _rows_of(base, head, name, found, is_whole=_is_whole(base, head, pairs))
+
+
+def shown_artifact(revision: Revision) -> str:
+    """Return the artifact that pictures and details are of: the smallest accepted int8 one, or what comes next best."""
+    rows = {name: one.row for name, one in revision.scored.items() if name != WEIGHTS}
+    int8 = [name for name, row in rows.items() if row.get("precision") == "int8"]
+    if int8:
+        return min(int8, key=lambda name: (rows[name].get("accepted") is not True, rows[name]["size_bytes"], name))
+    return next(iter(rows), WEIGHTS)
+
+
+def _is_whole(base: Revision, head: Revision, pairs: pd.DataFrame) -> bool:
+    """Whether both were scored on the very same images and labels, so that metrics.json says what the rows say."""
+    same_images = len(pairs) == len(base.run.images) == len(head.run.images)
+    return same_images and not count_other_labels(base.run.data.annotations, head.run.data.annotations, pairs)
+
+
+def _differences(  # noqa: PLR0917
+    base: Revision,
+    head: Revision,
+    name: str,
+    pairs: pd.DataFrame,
+    settings: BootstrapSettings,
+    tell: Callable[[str], None],
+) -> list[Difference]:
+    pair = pair_of(base, head, name, pairs)
+    if _is_same(pair) and _is_whole(base, head, pairs):
+        return []  # metrics.json says it all
+    room = task_module(head.run.task, "reviewing")
+    tell(f"{name}: {settings.samples} samples of {len(pair.images)} images")
+    evaluate = head.params.get("evaluate", {})
+    columns = [column for column in evaluate.get("slices", ()) if column != BOX_SIZE and column in pair.images.columns]
+    slices = image_slices(pair.images, columns, int(evaluate.get("slice_bins", 3)))
+    return [*room.overall(pair, settings), *room.details(pair, slices, settings)]
+
+
+def _is_same(pair: Pair) -> bool:
+    return pair.base_threshold == pair.head_threshold and pair.base.equals(pair.head)
+
+
+def pair_of(base: Revision, head: Revision, name: str, pairs: pd.DataFrame) -> Pair:
+    """Put an artifact's predictions of both revisions side by side, on the images that both scored.
+
+    Args:
+        base: The base.
+        head: Its labels, image_ids and class_ids count.
+        name: An artifact of both.
+        pairs: From `pair_images` of their images.
+    """
+    run: ScoredRun = head.run
+    images = run.images[run.images["image_id"].isin(pairs[HERE])].sort_values("image_id", ignore_index=True)
+    if head.params.get("report", {}).get("resample", "group") == "image":
+        images = images.assign(group="")
+    ours, theirs = run.predictions[name], base.run.predictions[name]
+    return Pair(
+        truth=task_module(run.task, "scoring").truth_of(run.data, images),
+        images=images,
+        class_names=run.data.class_names,
+        base=as_in(theirs, pairs, base.run.data.class_names, run.data.class_names),
+        head=ours[ours["image_id"].isin(images["image_id"])].reset_index(drop=True),
+        base_threshold=base.threshold[name],
+        head_threshold=head.threshold[name],
+    )
+
+
+def _rows_of(
+    base: Revision, head: Revision, name: str, found: Sequence[Difference], *, is_whole: bool
+) -> Iterator[Change]:
+    """Give the rows with intervals, and then what else either metrics.json has."""
+    before = dict(base.scored[name].metrics) if name in base.scored else {}
+    after = dict(head.scored[name].metrics) if name in head.scored else {}
+    why = head.scored[name].undefined if name in head.scored else {}
+    for each in found:
+        yield _with_interval(name, each, None if is_whole else after.get(each.metric))
+    told = {each.metric for each in found}
+    for metric in [*after, *(metric for metric in before if metric not in after)]:
+        if metric not in told and metric not in _COUNTS and not metric.startswith("num_"):
+            note = str(why.get(metric, "")) if metric not in after else "no interval" if metric in before else ""
+            yield _without_interval(name, metric, before.get(metric), after.get(metric), note)
+    for metric in why:
+        if metric not in before and metric not in after:
+            yield _without_interval(name, metric, None, None, str(why[metric]))
+
+
+def _with_interval(name: str, each: Difference, whole: float | None) -> Change:
+    found = each.interval
+    is_known = not math.isnan(found.difference_low + found.difference_high)
+    low, high = (found.difference_low, found.difference_high) if is_known else (None, None)
+    base, head = found.value - found.difference, found.value
+    return Change(
+        kind=each.kind, artifact=name, metric=each.metric, title=each.title, base=base, head=head, low=low, high=high,
+        whole=whole, higher_is_better=each.higher_is_better,
+        verdict=judge(base, head, low=low, high=high, higher_is_better=each.higher_is_better),
+    )  # fmt: skip
+
+
+def _without_interval(name: str, metric: str, base: float | None, head: float | None, note: str) -> Change:
+    """Give a row whose noise is not known: it may have changed, but neither for the better nor for the worse."""
+    lower = metric in _LOWER_IS_BETTER
+    return Change(
+        kind=_kind_of(metric), artifact=name, metric=metric, title=metric, base=base, head=head,
+        higher_is_better=not lower, verdict=judge(base, head, higher_is_better=None, noise=_ROUNDING), note=note,
+    )  # fmt: skip
+
+
+def _kind_of(metric: str) -> Kind:
+    if metric.startswith("class_"):
+        return "class"
+    return "size" if metric.rpartition("_")[2] in _SIZES else "score"
+
+
+def _notes(base: Revision, head: Revision, pairs: pd.DataFrame) -> list[str]:
+    """Say what must be known to read the numbers."""
+    said = []
+    only_base, only_head = len(base.run.images) - len(pairs), len(head.run.images) - len(pairs)
+    for count, one, other in ((only_base, base, head), (only_head, head, base)):
+        if count:
+            said.append(f"{count:,} scored images of {one.name} are not in {other.name}'s; differences leave them out.")
+    if other_labels := count_other_labels(base.run.data.annotations, head.run.data.annotations, pairs):
+        said.append(f"{other_labels:,} scored images have other labels in {base.name}; {head.name}'s count for both.")
+    if set(base.run.data.class_names) != set(head.run.data.class_names):
+        said.append("The classes are others: scores stand beside each other without an interval.")
+    return said

@@ -1,0 +1,144 @@
+"""The comment: short at the top, whole below, and harmless whatever a class is called."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_revision import DEVICE, revision_of
+from markdown_it import MarkdownIt
+from scored_runs import run_of
+
+from plumbline.errors import EvaluationError
+from plumbline.review.changes import Change, Verdict
+from plumbline.review.comment import MARKER, comment, escape, matters_most
+from plumbline.review.comparing import compare
+from plumbline.review.gates import judge_gates
+from plumbline.review.review import REVIEW, Review, Side, read_review, write_review
+from plumbline.scores import BootstrapSettings
+
+GATES = {"floor": "weights.map50 >= 0.01", "no_loss": "map50_95 drop <= 0.01 and significant"}
+
+
+@pytest.fixture(scope="module")
+def review() -> Review:
+    base = revision_of(run_of("detect", 0, 30, name="main"))
+    head = revision_of(run_of("detect", 4, 30), device={**DEVICE, "latency_ms_p50": 20.0}, params={"train": {"a": 1}})
+    settings = BootstrapSettings(samples=50, level=0.95, seed=1, difficult="count")
+    changes, notes, num_images = compare(base, head, settings, 0.1, lambda _: None)
+    return Review(
+        base=Side(name="main", commit="a" * 40, is_clean=True), head=Side(name="here", commit="b" * 40, is_clean=False),
+        task="detect", headline="map50_95", headline_title="mAP50-95", shown="int8", level=0.95, num_images=num_images,
+        changes=tuple(changes), gates=judge_gates(GATES, changes), notes=tuple(notes),
+        pictures={"curves": "curves.png"},
+    )  # fmt: skip
+
+
+def test_the_top_says_whether_it_may_be_merged_and_the_three_changes_that_matter_most(review):
+    top = comment(review, {}).split("<details>")[0]
+    assert top.startswith(MARKER + "\n")
+    assert "❌ plumbline: 1 of 2 gates failed: no\\_loss" in top
+    assert len(re.findall(r"^- ", top, re.MULTILINE)) == 3
+    assert "- 🔴 worse: " in top
+    assert "; and of 1 more artifact" in top
+    assert "int8 Latency p50 10.00 ms → 20.00 ms" not in top, "what it costs in mAP matters more"
+    assert len(top) < 1800
+
+
+def test_the_details_are_folded_and_read_as_tables(review):
+    text = comment(review, {"curves": "https://example.test/curves.png"})
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    assert html.count("<details>") == html.count("</details>") >= 4
+    assert '<img src="https://example.test/curves.png"' in html
+    assert "<table>" in html
+    assert "train.a" in html
+    assert "<td style=\"text-align:right\">10.00 ms</td>" in html
+    rows = [row for row in review.changes if row.metric == "class_cat_map50_95"]
+    assert rows
+    assert rows[0].low is not None
+
+
+def test_too_long_a_comment_is_cut_between_two_tables_and_says_so(review):
+    whole = comment(review, {})
+    for limit in (len(whole) - 1, len(whole) // 2, 2500):
+        cut = comment(review, {}, limit)
+        assert len(cut) <= limit
+        assert cut.endswith("the report has all of it.*")
+        assert cut.count("<details>") == cut.count("</details>")
+    assert comment(review, {}, len(whole)) == whole
+
+
+def test_no_gate_is_said_and_all_passed_too(review):
+    assert "no gates" in comment(review.model_copy(update={"gates": ()}), {})
+    passed = tuple(gate.model_copy(update={"passed": True}) for gate in review.gates)
+    assert "✅ plumbline: all 2 gates passed" in comment(review.model_copy(update={"gates": passed}), {})
+
+
+def test_what_matters_most_names_one_metric_once_and_what_is_gone_first():
+    def row(artifact, metric, base, head, verdict, kind="score"):
+        return Change(
+            kind=kind, artifact=artifact, metric=metric, title=metric, base=base, head=head, verdict=verdict
+        )  # fmt: skip
+
+    rows = [
+        row("a", "map50_95", 0.8, 0.7, Verdict.WORSE),
+        row("b", "map50_95", 0.8, 0.6, Verdict.WORSE),
+        row("c", "map50_95", 0.8, None, Verdict.GONE),
+        row("c", "map50", 0.9, None, Verdict.GONE),
+        row("a", "f1", 0.8, 0.79, Verdict.WITHIN_NOISE),
+        row("a", "size_bytes", 100, 300, Verdict.WORSE, "device"),
+        row("a", "class_cat_map50_95", 0.5, 0.51, Verdict.BETTER, "class"),
+    ]
+    told = [(change.artifact, change.metric, more) for change, more in matters_most(rows)]
+    assert told == [("c", "map50_95", 0), ("b", "map50_95", 1), ("a", "size_bytes", 0)] or told[0][0] == "c"
+    assert told[0][:1] == ("c",)
+    assert {item[1] for item in told[1:]} == {"map50_95", "size_bytes"}
+    assert ("b", "map50_95", 1) in told
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>", "@everyone", "[click](https://evil.test)", "![x](https://evil.test/p.png)",
+    "</details>", "`code`", "a|b", "#1", "https://evil.test", "<!-- x -->", "line\nbreak\n# title", "www.evil.test",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_of_the_review_means_anything_to_markdown(review, text):
+    row = Change(kind="score", artifact=text, metric="map50_95", title=text, base=0.8, head=0.1, verdict=Verdict.WORSE,
+                 note=text)  # fmt: skip
+    sides = {"base": review.base.model_copy(update={"name": text}), "changes": (row,), "notes": (text,)}
+    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(comment(review.model_copy(update=sides), {}))
+    for tag in ("<img", "<a ", "<script", "<h1", "<!-- x", "onerror=alert(1)>"):
+        assert tag not in html
+    assert html.count("<details>") == html.count("</details>")
+    assert not re.search(r"(?<!\w)@\w", html)
+    assert "://evil" not in html
+
+
+@given(st.text(max_size=60))
+def test_an_escaped_text_is_one_paragraph_without_markup(text):
+    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render("x " + escape(text))
+    assert re.fullmatch(r"<p>[^<>]*</p>\n", html)
+
+
+def test_a_review_comes_back_as_it_was_and_a_changed_one_is_refused(review, tmp_path):
+    write_review(review, tmp_path)
+    assert read_review(tmp_path) == review
+    path = tmp_path / REVIEW
+    whole = path.read_text(encoding="utf-8")
+    for old, new in (
+        ('"curves.png"', '"../../etc/passwd"'), ('"worse"', '"best"'), ('"task": "detect"', '"task": "rm -rf"'),
+        ('"level": 0.95', '"level": NaN'), ('{', '{"more": 1,'), ('"is_clean": true', '"is_clean": 1'),
+    ):  # fmt: skip
+        assert old in whole
+        path.write_text(whole.replace(old, new, 1), encoding="utf-8")
+        with pytest.raises(EvaluationError, match="not a review"):
+            pytest.fail(f"{new}: {read_review(tmp_path)}")
+    path.write_text(whole[:-3], encoding="utf-8")
+    with pytest.raises(EvaluationError, match="not a review"):
+        read_review(tmp_path)
+    path.unlink()
+    with pytest.raises(EvaluationError, match="cannot be read"):
+        read_review(tmp_path)
