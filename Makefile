@@ -109,5 +109,5 @@ format: setup ## Let ruff lay out the code
 	ruff format .
 
 clean: ## Remove everything that the line has made here; environments and DVC's cache stay
-	rm -rf data/dataset data/validated data/splits.parquet models reports/findings.* reports/data_docs reports/tensorboard
+	rm -rf data/dataset data/.unpacked data/validated data/splits.parquet models reports/findings.* reports/data_docs reports/tensorboard
 	test ! -d .cache || find .cache -mindepth 1 -maxdepth 1 ! -name rknn ! -name server -exec rm -rf {} +

@@ -39,6 +39,7 @@ import pandas as pd
 from pipelines.beside import run_beside
 from pipelines.check_params import parse_override
 from plumbline.chosen_threshold import ThresholdParams
+from plumbline.dataset_images import load_image
 from plumbline.errors import PlumblineError
 from plumbline.files import write_json
 from plumbline.latency_ratio import speedup, take_turns
@@ -47,7 +48,7 @@ from plumbline.manifest import Dataset, read_dataset
 from plumbline.params import DifficultParams, load_section
 from plumbline.quantization.settings import QuantizeParams
 from plumbline.runtime.artifact import read_artifact
-from plumbline.runtime.preprocess import preprocess, read_image
+from plumbline.runtime.preprocess import preprocess
 from plumbline.runtime.session import StageTimes, load_artifact
 from plumbline.scores import BootstrapSettings
 from plumbline.split_images import images_of_split
@@ -149,7 +150,7 @@ def their_predictions(model: Path, data: Dataset, images: pd.DataFrame) -> pd.Da
     network = YOLO(model, task="detect")
     frames = []
     for row in images.itertuples(index=False):
-        image = read_image(data.image_path(row.path))
+        image = load_image(data, row.path)
         found = network.predict(
             image, imgsz=IMAGE_SIZE, conf=0.001, iou=0.7, max_det=300, rect=False, verbose=False, device="cpu"
         )[0].boxes
@@ -205,8 +206,7 @@ def beside_ultralytics(project: Path) -> dict[str, Any]:
         artifact = read_artifact(project / "models/hub")
         paths = images_of_split(data.images, project / "data/splits.parquet", "val")["path"][:16]
         tensors = [
-            preprocess(read_image(data.image_path(path)), artifact.input.size_wh, artifact.preprocessing)[0]
-            for path in paths
+            preprocess(load_image(data, path), artifact.input.size_wh, artifact.preprocessing)[0] for path in paths
         ]
         queries = {key: timed(engine, tensors) for key, engine in engines.items()}
         rounds = take_turns(queries, rounds=ROUNDS, warmup_queries=20)

@@ -26,11 +26,10 @@ from pipelines.flow_params import SECTION as FLOW_SECTION
 from pipelines.flow_params import FlowParams
 from pipelines.publish_params import SECTION as PUBLISH_SECTION
 from pipelines.publish_params import PublishParams
-from plumbline.backends import backend_module
+from pipelines.review_params import GATES, REVIEW, GateParams, ReviewParams
 from plumbline.errors import ParamsError
 from plumbline.params import check_section, line_of, read_params
 from plumbline.tasks import TaskParams
-from stages.export import TargetParams
 from stages.shape import PARAMS_FILE, exit_code
 
 EACH = ".*"  # "targets.*": each entry of the mapping `targets`
@@ -100,6 +99,7 @@ def stage_sections() -> Sections:
     # No stage reads `task` as a section: dvc.yaml puts it into their commands.
     found: dict[tuple[str, type[BaseModel]], None] = {("task", TaskParams): None}
     found |= {(FLOW_SECTION, FlowParams): None, (PUBLISH_SECTION, PublishParams): None}
+    found |= {(GATES, GateParams): None, (REVIEW, ReviewParams): None}
     for module in sorted(pkgutil.iter_modules(stages.__path__), key=lambda module: module.name):
         read = getattr(importlib.import_module(f"stages.{module.name}"), "SECTIONS", {})
         found.update(dict.fromkeys(read.items()))
@@ -168,21 +168,8 @@ def _check(path: Path, section: str, entry: Any, model: type[BaseModel], overrid
         said = str(error).removeprefix(f"{path}:").partition(": ")[2]
         raise ParamsError(f"--set {blamed.text}: {said}") from error
     missing_files = getattr(checked, "missing_files", None)
-    missing = missing_files() if callable(missing_files) else missing_toolchain(checked)
-    for key, message in missing.items():
+    for key, message in (missing_files() if missing_files else {}).items():
         raise ParamsError(f"{_where(path, (*keys, *key.split('.')), overrides)}: {section}.{key}: {message}")
-
-
-def missing_toolchain(checked: BaseModel) -> dict[str, str]:
-    """Say what a target needs that is not on this machine: its export would say so after the training.
-
-    A backend whose toolchain is none of this project's dependencies has ``missing() -> str``, empty where it is there.
-    """
-    if not isinstance(checked, TargetParams):
-        return {}
-    missing = getattr(backend_module(checked.backend), "missing", None)
-    said = missing() if missing else ""
-    return {"backend": said} if said else {}
 
 
 def _fault_keys(section: tuple[str, ...], error: ParamsError) -> tuple[str, ...]:

@@ -55,6 +55,19 @@ def box_area(xyxy: Boxes) -> npt.NDArray[np.floating[Any]]:
     return wh[:, 0] * wh[:, 1]
 
 
+def paired_iou(a: Boxes, b: Boxes) -> npt.NDArray[np.float64]:
+    """Return the intersection over union of each row's two boxes, shape (N,); 0 where the union is empty or a NaN.
+
+    >>> paired_iou(np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[1.0, 0.0, 3.0, 2.0]])).round(3).tolist()
+    [0.333]
+    """
+    with np.errstate(all="ignore"):  # an infinite box has no IoU
+        wh = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0)
+        inter = wh[:, 0] * wh[:, 1]
+        union = box_area(a) + box_area(b) - inter
+        return np.divide(inter, union, out=np.zeros(len(inter)), where=union > 0)
+
+
 def box_iou(a: Boxes, b: Boxes) -> npt.NDArray[np.floating[Any]]:
     """Return the intersection over union of every pair, shape (N, M); 0 where the union is empty.
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from plumbline.boxes import box_area
+from plumbline.boxes import paired_iou
 from plumbline.manifest import Dataset
 
 MIN_IOU = 0.5
@@ -267,7 +267,7 @@ def _match_leftovers(a: _Side, b: _Side, left_a: Ints, left_b: Ints) -> tuple[In
     """Pair labels of one image that are not equal, as this module's head says."""
     found: list[tuple[Ints, Ints, Floats]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     for one, other in _pairs_of_one_image(a.image, b.image, left_a, left_b):
-        iou = _paired_iou(a.xyxy[one], b.xyxy[other])
+        iou = paired_iou(a.xyxy[one], b.xyxy[other])
         # Also two boxes without area, and two labels of the whole image, are at the same place.
         iou[_same_corners(a.xyxy[one], b.xyxy[other])] = np.inf
         near = iou >= MIN_IOU
@@ -299,19 +299,6 @@ def _pairs_of_one_image(image_a: Ints, image_b: Ints, left_a: Ints, left_b: Ints
         yield np.repeat(some, counts), left_b[np.repeat(start[begin:end], counts) + offset]
 
 
-def _paired_iou(a: Floats, b: Floats) -> Floats:
-    """Return the intersection over union of each row's two boxes, shape (N,); 0 where the union is empty or a NaN.
-
-    Args:
-        a: Shape (N, 4), pixels.
-        b: Shape (N, 4), pixels.
-    """
-    wh = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0)
-    inter = wh[:, 0] * wh[:, 1]
-    union = box_area(a) + box_area(b) - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-
-
 def _label_changes(a: _Side, b: _Side, matches: _Matches) -> pd.DataFrame:
     change = _pair_changes(a, b, matches.pairs_a, matches.pairs_b)
     differs = np.flatnonzero(change != "")
@@ -326,7 +313,7 @@ def _label_changes(a: _Side, b: _Side, matches: _Matches) -> pd.DataFrame:
         corners = _taken(side.xyxy, rows, np.nan)
         columns.update({f"{name}_{suffix}": corners[:, i] for i, name in enumerate(_XYXY)})
     frame = pd.DataFrame(columns)
-    frame["iou"] = _paired_iou(frame[_CORNERS_A].to_numpy(np.float64), frame[_CORNERS_B].to_numpy(np.float64))
+    frame["iou"] = paired_iou(frame[_CORNERS_A].to_numpy(np.float64), frame[_CORNERS_B].to_numpy(np.float64))
     order = frame["change"].map({name: i for i, name in enumerate(LABEL_CHANGES)}).to_numpy(np.int64)
     by = np.lexsort([rows_b, rows_a, image, order])
     return frame[LABEL_COLUMNS].iloc[by].reset_index(drop=True)

@@ -121,6 +121,10 @@ class ShardedImages:
     def __contains__(self, path: str) -> bool:
         return path in self._places
 
+    def shard_of(self, path: str) -> str:
+        """Return the file name in ``images/`` of the shard that holds an image."""
+        return str(self._places[path][0])
+
     def data(self, path: str) -> bytes:
         """Return the bytes of one image.
 

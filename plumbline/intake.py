@@ -127,7 +127,7 @@ def scan(
     return scans
 
 
-def finish(work: Path, dataset: Dataset, folder: Path, shard_size: int, tell: Tell) -> None:
+def finish(work: Path, dataset: Dataset, folder: Path, images_per_shard: int, tell: Tell) -> None:
     """Put the images' bytes into the dataset folder, and forget what was done.
 
     The record of what is done goes first: without the bytes it would be wrong.
@@ -136,12 +136,12 @@ def finish(work: Path, dataset: Dataset, folder: Path, shard_size: int, tell: Te
         work: As `read_source` had it.
         dataset: What it gave.
         folder: The dataset folder.
-        shard_size: Images in a tar shard, on average; 0 for loose files.
+        images_per_shard: On average; 0 for loose files.
         tell: Called with a line.
     """
     shutil.rmtree(work / "shards", ignore_errors=True)
-    if shard_size:
-        number = pack(work, dataset.images["path"].tolist(), folder, shard_size)
+    if images_per_shard:
+        number = pack(work, dataset.images["path"].tolist(), folder, images_per_shard)
         tell(f"{len(dataset.images)} images in {number} shards")
     else:
         shutil.move(work / "images", folder / "images")  # the data folder may be on another disk

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pandas as pd
 
+from plumbline.dataset_images import load_image
 from plumbline.manifest import Dataset
-from plumbline.runtime.preprocess import read_image
 from plumbline.runtime.session import Session
 
 PROGRESS_S = 5.0
@@ -40,7 +40,7 @@ def predict_images(
     frames = []
     told = time.monotonic()
     for number, row in enumerate(images.itertuples(index=False), start=1):
-        found = session.predict(read_image(data.image_path(row.path)), confidence=confidence_floor)
+        found = session.predict(load_image(data, row.path), confidence=confidence_floor)
         frames.append(pd.DataFrame(scoring.prediction_rows(row.image_id, found)))
         if time.monotonic() - told > PROGRESS_S or number == len(images):
             tell(f"{session.artifact.name}: {number} of {len(images)} images")

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from plumbline.backends import HUB, backend_module
+from plumbline.dataset_images import load_image
 from plumbline.errors import BackendError
 from plumbline.files import write_json
 from plumbline.hub_session import open_hub
@@ -35,7 +36,6 @@ from plumbline.manifest import read_dataset
 from plumbline.params import StageParams, load_section
 from plumbline.runtime.artifact import Artifact, read_artifact, write_artifact
 from plumbline.runtime.device_files import device_bytes
-from plumbline.runtime.preprocess import read_image
 from plumbline.runtime.session import Session, StageTimes, load_artifact
 from plumbline.split_images import images_of_split
 from stages.shape import exit_code, path_arguments
@@ -132,7 +132,7 @@ def run(
         cv2.setNumThreads(params.threads)
         data = read_dataset(labels, root=dataset)
         chosen = images_of_split(data.images, splits, "val")[: params.num_images]
-        images = [read_image(data.image_path(path)) for path in chosen["path"]]
+        images = [load_image(data, path) for path in chosen["path"]]
         result = _measure(params, artifact, hub, images)
         described["temperature_after_c"] = read_temperature_c()
     size = {"threads": params.threads, "size_bytes": device_bytes(opened, artifact)}

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from plumbline.backends import HUB, TARGET_BACKENDS, backend_module
 from plumbline.chosen_threshold import ThresholdParams, choose_on_val
+from plumbline.dataset_images import load_image
 from plumbline.errors import BackendError
 from plumbline.files import replacing, write_json, write_text
 from plumbline.hub_session import open_hub
@@ -38,7 +39,7 @@ from plumbline.quantization.search import Outcome
 from plumbline.quantization.settings import BUDGETS, QuantizeParams
 from plumbline.quantization.val_score import ValScore
 from plumbline.runtime.artifact import Artifact, read_artifact, write_artifact
-from plumbline.runtime.preprocess import preprocess, read_image
+from plumbline.runtime.preprocess import preprocess
 from plumbline.split_images import images_of_split, read_splits
 from plumbline.tasks import task_module
 from plumbline.trained import WEIGHTS
@@ -75,6 +76,16 @@ class TargetParams(StageParams):
         if self.chip and not module.CHIPS:
             raise ValueError(f"no chip, as files of {self.backend} are for no chip in particular")
         return self
+
+    def missing_files(self) -> dict[str, str]:
+        """Say what is not on this machine: the export would say so after the training.
+
+        A backend whose toolchain is none of this project's dependencies has ``missing() -> str``, empty where it is
+        there.
+        """
+        missing = getattr(backend_module(self.backend), "missing", None)
+        said = missing() if missing else ""
+        return {"backend": said} if said else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,10 +250,7 @@ class _Maker:
 
     def _check_own_float(self) -> None:
         """Let the backend's own float export pass the gate: what int8 loses is then int8's doing."""
-        precision = next((one for one in ("fp32", "fp16") if one in self.module.PRECISIONS), None)
-        if precision is None:  # the hub itself is what is quantized, and has passed
-            self.notes["parity"] = self.base.notes["parity"]
-            return
+        precision = next(one for one in ("fp32", "fp16") if one in self.module.PRECISIONS)
         folder = self.work / "float"
         folder.mkdir()
         chip = getattr(self.module, "FLOAT_CHIP", {}).get(self.chip, self.chip)
@@ -286,7 +294,7 @@ class _Maker:
 
     def _tensor(self, path: str) -> npt.NDArray[np.float32]:
         """Return the input tensor exactly as the runtime makes it on the device."""
-        image = read_image(self.data.image_path(path))
+        image = load_image(self.data, path)
         return preprocess(image, self.base.input.size_wh, self.base.preprocessing)[0]
 
 

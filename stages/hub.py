@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 
 from plumbline.backends import HUB
 from plumbline.chosen_threshold import ThresholdParams, choose_on_val
+from plumbline.dataset_images import load_image
 from plumbline.errors import BackendError
 from plumbline.files import replacing
 from plumbline.hub_session import TOLERANCE
@@ -26,7 +27,7 @@ from plumbline.params import DifficultParams, StageParams, load_section
 from plumbline.parity import NUM_IMAGES, REFERENCE, check_parity, make_reference, write_reference
 from plumbline.runtime.artifact import Artifact, ClassifierDecode, DecodeSpec, write_artifact
 from plumbline.runtime.onnx_engine import open_onnx
-from plumbline.runtime.preprocess import preprocess, read_image
+from plumbline.runtime.preprocess import preprocess
 from plumbline.runtime.session import load_artifact
 from plumbline.split_images import images_of_split
 from plumbline.tasks import task_module
@@ -137,7 +138,7 @@ def _tensors(artifact: Artifact, data: Dataset, splits: Path) -> list[npt.NDArra
     """Return input tensors of some train images, spread over all of them."""
     paths = images_of_split(data.images, splits, "train")["path"]
     chosen = paths.iloc[np.unique(np.linspace(0, len(paths) - 1, NUM_IMAGES).astype(int))]
-    images = (read_image(data.image_path(path)) for path in chosen)
+    images = (load_image(data, path) for path in chosen)
     return [preprocess(image, artifact.input.size_wh, artifact.preprocessing)[0] for image in images]
 
 

@@ -52,7 +52,7 @@ class DatasetParams(StageParams):
     format: str = Field(description="`auto`, `digits`, or a row of plumbline.formats.FORMATS.")
     class_names: list[str] = Field(min_length=1, description="Index is class_id.")
     video: VideoParams = Field(description="For a source that is a video, or a folder with videos.")
-    shard_size: int = Field(
+    images_per_shard: int = Field(
         ge=0, description="Images in a tar shard of the dataset, on average; 0 for a loose file for each image."
     )
 
@@ -167,7 +167,7 @@ def run(
     with replacing(out) as folder:
         folder.mkdir()
         write_dataset(dataset, folder)
-        finish(work, dataset, folder, params.shard_size, _tell)
+        finish(work, dataset, folder, params.images_per_shard, _tell)
     counts = _count(dataset)
     write_json(metrics, counts)
     _tell(f"{counts['num_images']} images, {counts['num_boxes']} labels, {counts['num_findings']} findings")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from plumbline.boxes import Boxes
+from plumbline.boxes import Boxes, paired_iou
 from plumbline.checks.view import CheckSettings, Floats, Ints, Mask, View, box_findings, corners
 from plumbline.faults import NEAR_DUPLICATE_BOX, TWO_CLASSES
 
@@ -77,22 +77,13 @@ def overlapping_pairs(groups: Ints, xyxy: Boxes, min_iou: float) -> tuple[Ints, 
         active = active[: np.searchsorted(active, len(order) - step)]
         near = (group[active] == group[active + step]) & (box[active + step, 0] <= reach[active])
         active = active[near]
-        iou = _paired_iou(box[active], box[active + step])
+        iou = paired_iou(box[active], box[active + step])
         hit = iou >= min_iou
         found.append((order[active[hit]], order[active[hit] + step], iou[hit]))
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     first, second, ious = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return first, second, ious
-
-
-def _paired_iou(a: Boxes, b: Boxes) -> Floats:
-    """Return the intersection over union of each row of `a` with the same row of `b`, shape (N,)."""
-    wh = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    inter = np.maximum(wh, 0).prod(axis=1)
-    union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - inter
-    with np.errstate(all="ignore"):  # an infinite box has no IoU
-        return inter / union
 
 
 def _pairs(view: View, min_iou: float) -> tuple[Ints, Ints, Ints, Floats]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from plumbline.errors import BackendError
 from plumbline.quantization.blocks import Operator, group_into_blocks
-from plumbline.quantization.ranges import Ranges
+from plumbline.quantization.ranges import METHODS, Ranges
 from plumbline.quantization.recipes import Block, Recipe
 
 if TYPE_CHECKING:
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 
 # What a search counts: convolutions and matrix products.
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# The weights' granularity and the clipping of activations. Clipping as a rule costs SiLU networks accuracy.
-METHODS = (
-    "per_channel-minmax",
-    "per_channel-percentile_99.99",
-    "per_channel-mse",
-    "per_tensor-minmax",
-    "per_tensor-percentile_99.9",
-)
 OPERATORS = ("all", "convolutions")
 _TELL_SECONDS = 10
 

@@ -19,6 +19,14 @@ from plumbline.errors import BackendError
 
 MINMAX, MSE, PERCENTILE = "minmax", "mse", "percentile_"
 CLIPPINGS = (MINMAX, "percentile_99.99", "percentile_99.9", MSE)
+# The weights' granularity and the clipping of activations. Clipping as a rule costs SiLU networks accuracy.
+METHODS = (
+    "per_channel-minmax",
+    "per_channel-percentile_99.99",
+    "per_channel-mse",
+    "per_tensor-minmax",
+    "per_tensor-percentile_99.9",
+)
 
 # At most; at least half as many are in use, so a bin is narrower than an eighth of an int8 step.
 MAX_BINS = 4096

@@ -29,6 +29,7 @@ def checked_quantizer(hub: Path, tensors: Sequence[npt.NDArray[np.float32]]) -> 
         BackendError: The network cannot be quantized; later, from `write`: TensorRT would refuse the file.
     """
     from plumbline.quantization import qdq
+    from plumbline.quantization.ranges import METHODS
 
     calibrated = qdq.calibrate(hub, tensors)
 
@@ -40,7 +41,7 @@ def checked_quantizer(hub: Path, tensors: Sequence[npt.NDArray[np.float32]]) -> 
         num = len(calibrated.products)
         return Written(num, num - len(left), left, notes_of("int8", advice))
 
-    return Quantizer(qdq.METHODS, qdq.OPERATORS, calibrated.blocks, write)
+    return Quantizer(METHODS, qdq.OPERATORS, calibrated.blocks, write)
 
 
 def refuse_faults(path: Path) -> list[str]:

@@ -47,12 +47,24 @@ def read_image(path: Path | str) -> Image:
     path = Path(path)
     if not path.is_file():
         raise DatasetError(f"{path}: no such image file; check the path")
-    data = np.fromfile(path, np.uint8)
+    return decode_image(np.fromfile(path, np.uint8), str(path))
+
+
+def decode_image(data: npt.NDArray[np.uint8], name: str) -> Image:
+    """Decode the bytes of an image file to BGR of shape (H, W, 3), with its EXIF orientation applied.
+
+    Args:
+        data: Shape (N,).
+        name: Of the file, for the error.
+
+    Raises:
+        DatasetError: They cannot be decoded.
+    """
     # Not imread: OpenCV 5.0's gives nothing for a TIFF that EXIF turns by 90 degrees, which imdecode reads.
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if image is None:
         raise DatasetError(
-            f"{path}: cannot be decoded, expected a JPEG, PNG, BMP, WebP or TIFF image; replace the file"
+            f"{name}: cannot be decoded, expected a JPEG, PNG, BMP, WebP or TIFF image; replace the file"
         )
     return image
 

@@ -56,7 +56,7 @@ def ingest(tmp_path, capsys, monkeypatch):
             "format": "auto",
             "class_names": ["cat", "dog"],
             "video": video,
-            "shard_size": 4,
+            "images_per_shard": 4,
         }
         values = {
             "dataset": {**given, **(dataset or {})},
@@ -272,11 +272,11 @@ def test_a_yolo_folder_is_recognised(ingest, tmp_path):
     assert len(read_dataset(tmp_path / "made" / "dataset").annotations) == 5
 
 
-def test_a_shard_size_of_0_leaves_loose_files(ingest, voc, tmp_path):
+def test_images_per_shard_of_0_leave_loose_files(ingest, voc, tmp_path):
     assert ingest(voc)[0] == 0
     sharded = read_dataset(tmp_path / "made" / "dataset")
     data = {path: sharded.image_data(path) for path in sharded.images["path"]}
-    assert ingest(voc, {"shard_size": 0})[0] == 0
+    assert ingest(voc, {"images_per_shard": 0})[0] == 0
     loose = read_dataset(tmp_path / "made" / "dataset")
 
     assert loose.images.equals(sharded.images)

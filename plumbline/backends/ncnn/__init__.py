@@ -74,7 +74,8 @@ def quantizer(hub: Path, tensors: Sequence[npt.NDArray[np.float32]], work: Path,
     Raises:
         BackendError: The conversion fails, there is no image, or NCNN can compute no layer in int8.
     """
-    from plumbline.backends.ncnn.calibration import METHODS, OPERATORS, calibrate, write_int8
+    from plumbline.backends.ncnn.calibration import OPERATORS, calibrate, write_int8
+    from plumbline.quantization.ranges import METHODS
 
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work, prefix="float-") as folder:

@@ -17,17 +17,9 @@ from plumbline.backends.ncnn.files import Layer, Network, read_network, write_ne
 from plumbline.backends.ncnn.int8 import can_be_int8, is_int8, quantize_network
 from plumbline.errors import BackendError
 from plumbline.quantization.blocks import Operator, group_into_blocks
-from plumbline.quantization.ranges import Ranges
+from plumbline.quantization.ranges import METHODS, Ranges
 from plumbline.quantization.recipes import Block, Recipe, Written
 
-# <granularity of the weights>-<clipping of the inputs>
-METHODS = (
-    "per_channel-minmax",
-    "per_channel-percentile_99.99",
-    "per_channel-mse",
-    "per_tensor-minmax",
-    "per_tensor-percentile_99.9",
-)
 OPERATORS = ("convolutions",)
 # Layers with multiply-adds worth counting.
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise")

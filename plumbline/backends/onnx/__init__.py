@@ -51,6 +51,7 @@ def quantizer(hub: Path, tensors: Sequence[npt.NDArray[np.float32]], work: Path,
     """
     assert not chip, chip
     from plumbline.quantization import qdq
+    from plumbline.quantization.ranges import METHODS
     from plumbline.quantization.recipes import Quantizer
 
     calibrated = qdq.calibrate(hub, tensors, functools.partial(print, flush=True))
@@ -59,7 +60,7 @@ def quantizer(hub: Path, tensors: Sequence[npt.NDArray[np.float32]], work: Path,
         qdq.write_qdq(calibrated, folder / MODEL, recipe, qdq.UINT8)
         return written(folder / MODEL, calibrated.products)
 
-    return Quantizer(qdq.METHODS, qdq.OPERATORS, calibrated.blocks, write)
+    return Quantizer(METHODS, qdq.OPERATORS, calibrated.blocks, write)
 
 
 def written(path: Path, products: Sequence[str]) -> Written:

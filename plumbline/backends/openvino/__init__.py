@@ -53,6 +53,7 @@ def quantizer(hub: Path, tensors: Sequence[npt.NDArray[np.float32]], work: Path,
     """
     assert not chip, chip
     from plumbline.quantization import qdq
+    from plumbline.quantization.ranges import METHODS
     from plumbline.quantization.recipes import Quantizer
 
     calibrated = qdq.calibrate(hub, tensors, functools.partial(print, flush=True))
@@ -65,7 +66,7 @@ def quantizer(hub: Path, tensors: Sequence[npt.NDArray[np.float32]], work: Path,
         outputs = {node.name: node.output[0] for node in calibrated.model.graph.node}
         return written(folder / MODEL, {name: outputs[name] for name in calibrated.products})
 
-    return Quantizer(qdq.METHODS, qdq.OPERATORS, calibrated.blocks, write)
+    return Quantizer(METHODS, qdq.OPERATORS, calibrated.blocks, write)
 
 
 def written(path: Path, products: Mapping[str, str]) -> Written:

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from plumbline.dataset_images import load_image
 from plumbline.drawing import Image, class_color, cut_text, printable_name, printable_text, sheet, write_line
 from plumbline.manifest import Dataset
 from plumbline.report_words import ReportWords, Score
-from plumbline.runtime.preprocess import read_image
 
 COLUMNS = 6  # of the sheet of samples
 TILE = 224  # pixels: a class is seen on a small picture
@@ -86,7 +86,7 @@ def draw_samples(data: Dataset, image_ids: Sequence[int], predictions: pd.DataFr
         right = said == actual
         label = "" if right else f"labelled {printable_name(data.class_names[actual], actual)}"
         lines = (text if confidence >= threshold else f"({text})", label or printable_text(Path(paths[image_id]).name))
-        tiles.append(_tile(read_image(data.image_path(paths[image_id])), lines, right=right))
+        tiles.append(_tile(load_image(data, paths[image_id]), lines, right=right))
     return sheet(tiles, COLUMNS)
 
 

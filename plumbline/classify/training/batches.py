@@ -13,8 +13,9 @@ import torch
 
 from plumbline.classify.training.augmentation import Augmentation, augment
 from plumbline.classify.training.labels import Labelled
+from plumbline.dataset_images import load_image
 from plumbline.runtime.artifact import Preprocessing
-from plumbline.runtime.preprocess import Image, preprocess, read_image, resize_image
+from plumbline.runtime.preprocess import Image, preprocess, resize_image
 
 # Decoded images of one split, bytes: 14,000 of 224 x 224. Beyond it each image is decoded whenever it is needed.
 MEMORY_LIMIT = 2 * 1024**3
@@ -153,4 +154,5 @@ class Images(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.Te
 
     def _decode(self, row: int) -> Image:
         size_wh = (self._feeding.image_size, self._feeding.image_size)
-        return resize_image(read_image(self._labelled.paths[row]), size_wh, self._feeding.preprocessing)[0]
+        image = load_image(self._labelled.dataset, self._labelled.paths[row])
+        return resize_image(image, size_wh, self._feeding.preprocessing)[0]

@@ -21,11 +21,13 @@ class Labelled:
 
     Attributes:
         image_ids: Shape (N,).
-        paths: Of the files, as they can be opened, length N.
+        dataset: Its images are read by their paths.
+        paths: As images.path has them, length N.
         class_ids: Shape (N,).
     """
 
     image_ids: npt.NDArray[np.int64]
+    dataset: Dataset
     paths: tuple[str, ...]
     class_ids: npt.NDArray[np.int64]
 
@@ -53,8 +55,7 @@ def labelled_images(dataset: Dataset, splits: pd.DataFrame, split: str) -> Label
     annotations = annotations.sort_values(["image_id", "ann_id"])
     _refuse_faults(annotations, len(dataset.class_names))
     _refuse_unlabelled(dataset, images, annotations)
-    paths = tuple(str(dataset.image_path(path)) for path in images["path"])
-    return Labelled(image_ids, paths, annotations["class_id"].to_numpy(np.int64))
+    return Labelled(image_ids, dataset, tuple(images["path"]), annotations["class_id"].to_numpy(np.int64))
 
 
 def _refuse_faults(annotations: pd.DataFrame, num_classes: int) -> None:
@@ -79,7 +80,7 @@ def _refuse_faults(annotations: pd.DataFrame, num_classes: int) -> None:
 def _refuse_unlabelled(dataset: Dataset, images: pd.DataFrame, annotations: pd.DataFrame) -> None:
     unlabelled = images.loc[~images["image_id"].isin(annotations["image_id"]), "path"]
     if len(unlabelled):
-        path = dataset.image_path(unlabelled.iloc[0])
+        path = dataset.root / unlabelled.iloc[0]
         raise TrainingError(f"{path}: no label, expected one class; {WHAT_TO_DO}{_more(len(unlabelled))}")
 
 

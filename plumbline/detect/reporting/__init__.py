@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from plumbline.dataset_images import load_image
 from plumbline.drawing import (
     Image,
     captioned,
@@ -19,7 +20,6 @@ from plumbline.drawing import (
 )
 from plumbline.manifest import Dataset
 from plumbline.report_words import ReportWords, Score
-from plumbline.runtime.preprocess import read_image
 
 XYXY = ["x1", "y1", "x2", "y2"]
 COLUMNS = 3  # of the sheet of samples: tiles of 480 to 640 px stay legible on a page
@@ -77,7 +77,7 @@ def draw_samples(data: Dataset, image_ids: Sequence[int], predictions: pd.DataFr
 def _drawn(image_id: int, data: Dataset, predictions: pd.DataFrame) -> Image:
     """Draw one image, large enough to read the text."""
     name = data.images.set_index("image_id").at[image_id, "path"]
-    image = read_image(data.image_path(name))
+    image = load_image(data, name)
     scale = scale_for_viewing(*image.shape[:2])
     truth = data.annotations[data.annotations["image_id"] == image_id]
     # The surest label gets the best place.

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from plumbline.classify.training.augmentation import Augmentation, affine_matrix, augment, recolored
 from plumbline.classify.training.batches import Batch, BatchOrder, Feeding, Images, Share
 from plumbline.classify.training.labels import labelled_images
+from plumbline.dataset_images import load_image
 from plumbline.runtime.artifact import Preprocessing
-from plumbline.runtime.preprocess import preprocess, read_image
+from plumbline.runtime.preprocess import preprocess
 
 NOTHING = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0)
 EVERYTHING = Augmentation(flip_horizontal=0.5, rotate_degrees=20, shift=0.1, zoom=0.2, color_jitter=0.3)
@@ -38,7 +39,7 @@ def labelled(tmp_path_factory):
 @pytest.mark.parametrize("resize", ["letterbox", "crop", "stretch"])
 def test_without_augmentation_the_network_sees_bit_for_bit_what_a_device_shows_it(labelled, resize):
     images, normalised = images_of(labelled, resize=resize)
-    expected = [preprocess(read_image(path), (24, 24), normalised)[0][0] for path in labelled.paths]
+    expected = [preprocess(load_image(labelled.dataset, path), (24, 24), normalised)[0][0] for path in labelled.paths]
     tensor, class_ids, total_weight = images[Batch(0, np.array([4, 0, 7]))]
     assert tensor.dtype == torch.float32
     assert np.array_equal(tensor.numpy(), np.stack([expected[row] for row in (4, 0, 7)]))
