@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.graph import ask_dvc
+from pipelines.review_params import GATES, read_bootstrap, read_gates, read_review_params
+from pipelines.revisions import revision
+from pipelines.stale import stale_row
 from plumbline.errors import BackendError
 from plumbline.files import sha256_of
 from plumbline.lineage import ROOMS, dataset_sha256
+from plumbline.params import line_of
 from plumbline.published import LABELS, MANIFEST, PublishError
+from plumbline.review.comparing import compare
+from plumbline.review.gates import judge_gates
 from plumbline.runtime.artifact import ARTIFACT_JSON, Artifact, read_artifact
+from stages.shape import PARAMS_FILE
 
 REPORT = Path("reports/report/report.json")
 ARTIFACTS = Path("models/artifacts")
@@ -78,12 +85,14 @@ def find_candidate(root: Path, targets: Sequence[str]) -> Candidate:
 
 
 def check_gates(candidate: Candidate, tell: Callable[[str], None]) -> None:
-    """Refuse what did not pass. Further gates, such as those of params.yaml, join the list here.
+    """Refuse what did not pass.
 
     Raises:
         PublishError: The first thing that is not so, and what to do.
     """
-    for gate in (tree_is_clean, stages_are_up_to_date, artifacts_are_accepted, files_are_as_exported):
+    for gate in (
+        tree_is_clean, stages_are_up_to_date, artifacts_are_accepted, files_are_as_exported, gates_of_params_pass,
+    ):  # fmt: skip
         gate(candidate)
     for target in candidate.targets:
         made_at = str(read_artifact(candidate.folder(target), verify=False).lineage.get("git_commit", ""))
@@ -140,6 +149,29 @@ def artifacts_are_accepted(candidate: Candidate) -> None:
                 f"{candidate.root / REPORT}: {target} is not accepted ({why}), expected an artifact inside its budget;"
                 " publish others with --target NAME, or change what it is made from"
             )
+
+
+def gates_of_params_pass(candidate: Candidate) -> None:
+    """The gates of params.yaml pass; those on a drop or a rise judged the commit when it was merged.
+
+    Raises:
+        PublishError: It is not so.
+    """
+    path = candidate.root / PARAMS_FILE
+    gates = read_gates(path)
+    if not gates:
+        return
+    settings, params = read_bootstrap(candidate.root), read_review_params(candidate.root)
+    with revision(candidate.root, None) as here:
+        # Held against itself: every number is there, and none has moved.
+        changes, _, _ = compare(here, here, settings, params.latency_noise, lambda _: None)
+    results = judge_gates(gates, [*changes, stale_row([])])  # `stages_are_up_to_date` has found none
+    failed = [gate for gate in results if not gate.passed]
+    if failed:
+        raise PublishError(
+            f"{path}:{line_of(path, (GATES, failed[0].name))}: gate {failed[0].name} fails: {failed[0].why}, expected"
+            f" {failed[0].rule}; make what passes, or correct the gate"
+        )
 
 
 def files_are_as_exported(candidate: Candidate) -> None:

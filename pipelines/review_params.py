@@ -45,8 +45,8 @@ class ReportParams(StageParams):
     seed: int = Field(ge=0)
 
 
-def read_settings(root: Path) -> tuple[BootstrapSettings, ReviewParams]:
-    """Read how this project compares.
+def read_bootstrap(root: Path) -> BootstrapSettings:
+    """Read how this project's intervals are made.
 
     Raises:
         ParamsError: A section is missing, or a value is wrong.
@@ -55,9 +55,17 @@ def read_settings(root: Path) -> tuple[BootstrapSettings, ReviewParams]:
     values = read_params(path)
     report = check_section(path, "report", values.get("report"), ReportParams)
     difficult = check_section(path, "evaluate", values.get("evaluate"), DifficultParams).difficult
-    review = check_section(path, REVIEW, values.get(REVIEW), ReviewParams)
-    settings = BootstrapSettings(report.bootstrap_samples, report.confidence_level, report.seed, difficult)
-    return settings, review
+    return BootstrapSettings(report.bootstrap_samples, report.confidence_level, report.seed, difficult)
+
+
+def read_review_params(root: Path) -> ReviewParams:
+    """Read the section ``review``.
+
+    Raises:
+        ParamsError: It is missing, or a value is wrong.
+    """
+    path = root / PARAMS_FILE
+    return check_section(path, REVIEW, read_params(path).get(REVIEW), ReviewParams)
 
 
 def read_gates(path: Path) -> dict[str, str]:

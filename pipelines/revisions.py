@@ -113,7 +113,7 @@ def read_file(files: DVCFileSystem, path: str, name: str) -> bytes:
         if isinstance(error, FileNotFoundError) and not files.exists(path):
             remedy = "run dvc repro, and commit dvc.lock and reports/"
             raise EvaluationError(f"{name}: has no {path}, expected what the line writes; {remedy}") from error
-        remedy = "`dvc pull`, or `dvc fetch --all-commits` for another commit, brings it from the remote; or run dvc repro"
+        remedy = "`dvc pull`, or `dvc fetch --all-commits` for another commit, brings it; or run dvc repro"
         raise EvaluationError(f"{name}: {path} is neither in DVC's cache nor in a remote; {remedy}") from error
 
 
@@ -152,20 +152,22 @@ class _Reader:
         if task not in TASKS:
             expected = ", ".join(TASKS)
             raise EvaluationError(f"{self._name}: unknown task {task!r} in params.yaml, expected one of: {expected}")
+        for table in LABEL_TABLES:
+            self._bring(f"{LABELS}/{table}")
         rows = {row["name"]: row for row in self._json(REPORT, {}).get("rows", [])}
         names = (WEIGHTS, *params.get("targets", {}))
         scored = {name: self._scored(name, rows.get(name, {})) for name in names}
-        splits = read_splits(self._bring(SPLITS))
+        run, splits = self._run(task, params, scored)
         return Revision(
             name=self._name,
             commit=resolve(self._root, self._rev or "HEAD"),
             is_clean=self._rev is not None or not git(self._root, "status", "--porcelain", "--untracked-files=no"),
             params=params,
-            run=self._run(task, params, scored, splits),
+            run=run,
             splits=splits,
             scored=scored,
             validation={**self._json(VALIDATION, {}), **self._leaks()},
-            threshold={name: float(one.metrics["confidence_threshold"]) for name, one in scored.items()},
+            threshold={name: float(one.metrics.get("confidence_threshold", 0.0)) for name, one in scored.items()},
             image_file=self._image_file,
         )
 
@@ -182,17 +184,19 @@ class _Reader:
         )
 
     def _run(
-        self, task: str, params: Mapping[str, Any], scored: Mapping[str, Scored], splits: pd.DataFrame
-    ) -> ScoredRun:
-        for table in LABEL_TABLES:
-            self._bring(f"{LABELS}/{table}")
+        self, task: str, params: Mapping[str, Any], scored: Mapping[str, Scored]
+    ) -> tuple[ScoredRun, pd.DataFrame]:
+        """Read what was scored, and the splits."""
         data = read_dataset(self._folder / LABELS, root=self._folder / DATASET)
+        splits = read_splits(self._bring(SPLITS))
         predictions = {name: self._predictions(name, task) for name in scored}
         split_of = splits.set_index("image_id")["split"]
         likely = str(params.get("evaluate", {}).get("split", "test"))
         split = scored_split(split_of, predictions[WEIGHTS], scored[WEIGHTS].metrics, likely)
         images = data.images[data.images["image_id"].isin(split_of.index[split_of == split])]
-        return ScoredRun(self._name, task, data, images.sort_values("image_id", ignore_index=True), predictions)
+        if params.get("report", {}).get("resample", "group") == "image":  # as the report draws its samples
+            images = images.assign(group="")
+        return ScoredRun(self._name, task, data, images.sort_values("image_id", ignore_index=True), predictions), splits
 
     def _predictions(self, artifact: str, task: str) -> pd.DataFrame:
         path = self._bring(f"reports/evaluate/{artifact}/predictions.parquet")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.graph import ask_dvc
 from pipelines.revisions import resolve
+from plumbline.review.changes import Change, Verdict
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
@@ -30,6 +32,15 @@ def stale_stages(root: Path, rev: str | None) -> list[str]:
         stages = [stage for stage in repo.index.stages if stage.cmd]
         made = {out.fs_path: out.hash_info for stage in stages for out in stage.outs}
         return sorted(stage.addressing.rpartition(":")[2] for stage in stages if _is_stale(stage, made))
+
+
+def stale_row(stale: Sequence[str]) -> Change:
+    """Make the row by which a gate knows them."""
+    return Change(
+        kind="validation", artifact="", metric="num_stale_stages", title="stages not run on this revision", base=None,
+        head=len(stale), higher_is_better=False, verdict=Verdict.WORSE if stale else Verdict.UNCHANGED,
+        note=f"run dvc repro and commit: {', '.join(stale)}"[:1000] if stale else "",
+    )  # fmt: skip
 
 
 def _is_stale(stage: Stage, made: dict[str, object]) -> bool:

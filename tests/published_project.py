@@ -20,6 +20,7 @@ task: classify
 dataset:
   source: data/photos
   format: yolo
+  images_per_shard: 500
   class_names: [red, green, blue]
   video: {{every_s: 1.0, max_hash_bits: 6}}
 scan: {{workers: 1, shard_size: 500, cluster: ""}}

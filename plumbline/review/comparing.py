@@ -68,9 +68,9 @@ def score_rows(
         yield from _rows_of(base, head, name, found, is_whole=_is_whole(base, head, pairs))
 
 
-def shown_artifact(revision: Revision) -> str:
-    """Return the artifact that pictures and details are of: the smallest accepted int8 one, or what comes next best."""
-    rows = {name: one.row for name, one in revision.scored.items() if name != WEIGHTS}
+def shown_artifact(base: Revision, head: Revision) -> str:
+    """Return the artifact of the pictures, one of both: the smallest accepted int8 one, or what comes next best."""
+    rows = {name: one.row for name, one in head.scored.items() if name != WEIGHTS and name in base.scored}
     int8 = [name for name, row in rows.items() if row.get("precision") == "int8"]
     if int8:
         return min(int8, key=lambda name: (rows[name].get("accepted") is not True, rows[name]["size_bytes"], name))
@@ -117,8 +117,6 @@ def pair_of(base: Revision, head: Revision, name: str, pairs: pd.DataFrame) -> P
     """
     run: ScoredRun = head.run
     images = run.images[run.images["image_id"].isin(pairs[HERE])].sort_values("image_id", ignore_index=True)
-    if head.params.get("report", {}).get("resample", "group") == "image":
-        images = images.assign(group="")
     ours, theirs = run.predictions[name], base.run.predictions[name]
     return Pair(
         truth=task_module(run.task, "scoring").truth_of(run.data, images),
