@@ -24,7 +24,7 @@ PYTEST := env -u CI -u BUILD_NUMBER python -m pytest
 SET ?=
 SET_FLAGS := $(foreach pair,$(SET),--set-param '$(pair)')
 
-.PHONY: help setup repro classify beside compare flow server worker publish rknn test test-long bench-data bench-metrics bench-flow bench-quantize bench-storage check format clean
+.PHONY: help setup repro classify beside compare pr-report flow server worker publish rknn test test-long bench-data bench-metrics bench-flow bench-quantize bench-storage check format clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ beside: setup ## The line with other params, beside this one's results: NAME=sma
 
 compare: setup ## The scores here against another commit's, with intervals (REV=main; COMPARE="--markdown FILE --json FILE")
 	python -m pipelines.compare --rev '$(or $(REV),main)' $(COMPARE)
+
+pr-report: setup ## What this change does to the model, and whether it may be merged: BASE=main, into pr-report/ (OUT=FOLDER HEAD=REV)
+	python -m pipelines.pr_report --base '$(or $(BASE),main)' $(if $(HEAD),--head '$(HEAD)') --out '$(or $(OUT),pr-report)'
 
 flow: setup ## The same graph as a Prefect flow, with no server to start by hand (params.yaml as it is)
 	$(if $(SET),$(error make flow runs params.yaml as it is; make repro SET=... changes it))

@@ -47,7 +47,7 @@ def comment(review: Review, urls: Mapping[str, str], limit: int = MOST_CHARACTER
         limit: Most characters; the folded tables are shortened to it from below, and the comment says so.
     """
     top = "\n\n".join(_top(review))
-    parts = [*_picture_parts(urls), *_tables(review), *_last(review)]
+    parts = [*_picture_parts(urls), *_tables(review)]
     cut = "*Cut to the size of a comment: the report has all of it.*"
     whole = "\n\n".join([top, *parts]) + "\n"
     if len(whole) <= limit:
@@ -83,6 +83,7 @@ def escape(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", text)
     text = re.sub(r"(?i)\b(https?|ftp)://", "\\1:/\u200b/", text)
+    text = re.sub(r"(?i)\b(www)\.", "\\1\u200b.", text)
     return re.sub(r"([@#!])(?=\w)", "\\1\u200b", text)
 
 
@@ -137,6 +138,8 @@ def _top(review: Review) -> Iterator[str]:
             left=4,
             escaped=True,
         ).strip()
+    if review.notes:
+        yield "\n".join(f"- {escape(note)}" for note in review.notes)
 
 
 def _sides(review: Review) -> str:
@@ -210,11 +213,6 @@ def _cells(row: Change) -> list[str]:
         *(UNDEFINED if value is None else escape(number_text(row, value)) for value in (row.base, row.head)),
         escape(difference_text(row)),
     ]
-
-
-def _last(review: Review) -> Iterator[str]:
-    if review.notes:
-        yield "\n".join(f"- {escape(note)}" for note in review.notes)
 
 
 def _folded(title: str, inside: str) -> str:

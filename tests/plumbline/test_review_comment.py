@@ -115,6 +115,7 @@ def test_no_text_of_the_review_means_anything_to_markdown(review, text):
     assert html.count("<details>") == html.count("</details>")
     assert not re.search(r"(?<!\w)@\w", html)
     assert "://evil" not in html
+    assert "www.evil" not in html
 
 
 @given(st.text(max_size=60))

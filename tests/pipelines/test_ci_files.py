@@ -1,0 +1,231 @@
+"""The CI files: who runs whose code with which secrets, and that what they call is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from ruamel.yaml import YAML
+
+from pipelines.forge_forks import FOLDER, JOB
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = ROOT / ".github/workflows"
+SAME_REPOSITORY = "github.event.pull_request.head.repo.full_name == github.repository"
+# Written by whoever opens a pull request: in a script they would be code.
+TEXT_OF_STRANGERS = re.compile(r"head_ref|head\.ref|head_branch|\.title|\.body|head\.label|user\.login|commit\.message")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    return values
+
+
+@pytest.fixture(scope="module")
+def run() -> dict[str, Any]:
+    return _read(WORKFLOWS / "pull_request.yml")
+
+
+@pytest.fixture(scope="module")
+def poster() -> dict[str, Any]:
+    return _read(WORKFLOWS / "pull_request_comment.yml")
+
+
+@pytest.fixture(scope="module")
+def gitlab() -> dict[str, Any]:
+    return _read(ROOT / ".gitlab-ci.yml")
+
+
+def _steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inside in value.items():
+            yield from _strings(key)
+            yield from _strings(inside)
+    elif isinstance(value, list):
+        for inside in value:
+            yield from _strings(inside)
+
+
+def _scripts() -> dict[str, str]:
+    scripts = {}
+    for path in sorted(WORKFLOWS.glob("*.yml")):
+        for place, step in enumerate(_steps(_read(path))):
+            scripts[f"{path.name} {place}"] = step.get("run", "")
+    for name, job in _read(ROOT / ".gitlab-ci.yml").items():
+        if isinstance(job, dict):
+            scripts[f"gitlab {name}"] = "\n".join(job.get("script", []))
+    return scripts
+
+
+def test_the_run_of_a_pull_request_can_write_nothing(run: dict[str, Any]) -> None:
+    assert list(run["on"]) == ["pull_request"]
+    assert run["permissions"] == {"contents": "read"}
+    assert all("permissions" not in job for job in run["jobs"].values())
+    [checkout] = [step for step in _steps(run) if step.get("uses", "").startswith("actions/checkout@")]
+    assert checkout["with"]["persist-credentials"] is False
+    assert checkout["with"]["fetch-depth"] == 0
+    assert checkout["with"]["ref"] == "${{ github.event.pull_request.head.sha }}"
+
+
+def test_secrets_reach_only_pull_requests_of_the_same_repository(run: dict[str, Any]) -> None:
+    steps = _steps(run)
+    with_secrets = [step for step in steps if any("secrets" in text for text in _strings(step))]
+    assert len(with_secrets) == 1
+    assert with_secrets[0]["if"] == SAME_REPOSITORY
+    rest = {key: value for key, value in run.items() if key != "jobs"}
+    outside = [rest, *({k: v for k, v in job.items() if k != "steps"} for job in run["jobs"].values())]
+    assert not [text for text in _strings(outside) if "secrets" in text]
+    assert not [text for text in _strings(run) if "github.token" in text]
+
+
+def test_the_poster_runs_no_code_of_the_pull_request(poster: dict[str, Any], run: dict[str, Any]) -> None:
+    assert list(poster["on"]) == ["workflow_run"]
+    assert poster["on"]["workflow_run"]["workflows"] == [run["name"]]
+    assert poster["permissions"] == {}
+    [job] = poster["jobs"].values()
+    assert job["permissions"] == {
+        "contents": "write", "pull-requests": "write", "statuses": "write", "actions": "read",
+    }  # fmt: skip
+    assert "workflow_run.event == 'pull_request'" in job["if"]
+    [checkout] = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+    assert set(checkout["with"]) == {"persist-credentials"}  # no ref, no repository: the default branch
+    assert not [text for text in _strings(job) if re.search(r"git (fetch|checkout|pull|merge)|actions/cache", text)]
+    [download] = [step for step in job["steps"] if step.get("uses", "").startswith("actions/download-artifact@")]
+    assert download["with"]["path"] == "${{ runner.temp }}/report"  # outside of the code
+    command = job["steps"][-1]
+    assert command["env"]["HEAD_SHA"] == "${{ github.event.workflow_run.head_sha }}"
+    assert '--head-sha "$HEAD_SHA"' in command["run"]
+    assert "--gates-from params.yaml" in command["run"]
+    assert "secrets." not in str(job)
+
+
+def test_no_workflow_has_a_trigger_with_secrets_and_a_stranger_s_code() -> None:
+    for path in WORKFLOWS.glob("*.yml"):
+        assert "pull_request_target" not in path.read_text()
+
+
+def test_the_artifact_is_named_alike_on_both_sides(run: dict[str, Any], poster: dict[str, Any]) -> None:
+    [upload] = [step for step in _steps(run) if step.get("uses", "").startswith("actions/upload-artifact@")]
+    [download] = [step for step in _steps(poster) if step.get("uses", "").startswith("actions/download-artifact@")]
+    assert upload["with"]["name"] == download["with"]["name"]
+    assert upload["if"] == "always()"
+    assert download["with"]["run-id"] == "${{ github.event.workflow_run.id }}"
+
+
+def test_no_text_of_a_stranger_is_put_into_a_script() -> None:
+    for name, script in _scripts().items():
+        assert not re.search(r"\$\{\{", script), f"{name}: an expression in a script; hand it over by env"
+
+
+def test_no_expression_reads_a_text_of_a_stranger_outside_of_a_group_s_name() -> None:
+    for path in WORKFLOWS.glob("*.yml"):
+        values = _read(path)
+        values.pop("concurrency")
+        found = [text for text in _strings(values) if "${{" in text and TEXT_OF_STRANGERS.search(text)]
+        assert not found, path
+
+
+def test_actions_have_a_version() -> None:
+    for path in WORKFLOWS.glob("*.yml"):
+        for step in _steps(_read(path)):
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@(v\d+|[0-9a-f]{40})", step["uses"])
+
+
+def test_what_the_scripts_call_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    called = " ".join(_scripts().values())
+    targets, modules = (
+        set(re.findall(r"\bmake ([a-z-]+)", called)),
+        set(re.findall(r"python -m (pipelines\.\w+)", called)),
+    )
+    assert targets == {"setup", "flow", "pr-report"}
+    assert modules == {"pipelines.pr_comment"}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    assert all(importlib.util.find_spec(module) for module in modules)
+
+
+def test_the_scripts_are_bash() -> None:
+    for name, script in _scripts().items():
+        checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+        assert checked.returncode == 0, f"{name}: {checked.stderr}"
+
+
+def test_the_poster_installs_what_it_imports(poster: dict[str, Any], gitlab: dict[str, Any]) -> None:
+    [job] = poster["jobs"].values()
+    assert gitlab[".poster"]["variables"]["POSTER"] == job["env"]["POSTER"]
+    installed = _closure(job["env"]["POSTER"].split())
+    code = (
+        "import sys, json; import pipelines.pr_comment, pipelines.forge_github, pipelines.forge_gitlab;"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    distributions = packages_distributions()
+    missing = {
+        module
+        for module in loaded
+        if not {_name(one) for one in distributions.get(module, ["plumbline"])} & (installed | {"plumbline"})
+    }
+    # Loaded where they are there, and done without where they are not; setuptools by a .pth file.
+    assert missing <= {"cloudpickle", "_ruamel_yaml", "ruamel_yaml_clib", "setuptools", "_distutils_hack"}, missing
+
+
+def _closure(names: list[str]) -> set[str]:
+    known: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = _name(waiting.pop())
+        if name not in known:
+            known.add(name)
+            for line in requires(name) or []:
+                one = Requirement(line)
+                if one.marker is None or one.marker.evaluate({"extra": ""}) or "crypto" in line:
+                    waiting.append(one.name)
+    return known
+
+
+def _name(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_on_gitlab_a_fork_s_code_never_runs_with_this_project_s_variables(gitlab: dict[str, Any]) -> None:
+    first, *rest = gitlab["workflow"]["rules"]
+    assert "$CI_MERGE_REQUEST_SOURCE_PROJECT_ID != $CI_PROJECT_ID" in first["if"]
+    assert first["when"] == "never"
+    assert {rule["if"].partition(" && ")[0] for rule in rest} == {
+        '$CI_PIPELINE_SOURCE == "merge_request_event"', '$CI_PIPELINE_SOURCE == "schedule"',
+    }  # fmt: skip
+    [forks] = gitlab["post-forks"]["rules"]
+    assert forks["if"] == '$CI_PIPELINE_SOURCE == "schedule" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH'
+    [own] = gitlab["post"]["rules"]
+    assert "$CI_PROJECT_ID == $CI_MERGE_REQUEST_PROJECT_ID" in own["if"]
+
+
+def test_on_gitlab_only_the_posters_name_the_token_s_environment(gitlab: dict[str, Any]) -> None:
+    assert gitlab[".poster"]["environment"] == {"name": "poster", "action": "access"}
+    with_it = [name for name, job in gitlab.items() if isinstance(job, dict) and job.get("extends") == ".poster"]
+    assert with_it == ["post", "post-forks"]
+    assert "environment" not in gitlab["pull-request"]
+    assert not [text for text in _strings(gitlab) if "GITLAB_TOKEN" in text]
+
+
+def test_on_gitlab_the_poster_of_forks_finds_the_job_and_its_report(gitlab: dict[str, Any]) -> None:
+    assert gitlab[JOB]["artifacts"]["paths"] == [FOLDER]
+    assert gitlab[JOB]["artifacts"]["when"] == "always"
+    assert f"OUT={FOLDER}" in gitlab[JOB]["script"][-1]
+    assert gitlab["post"]["needs"] == [{"job": JOB, "artifacts": True}]

@@ -1,0 +1,227 @@
+"""The parts of the poster that have rules of their own: waiting, pictures of a stranger, forks, the runner's words."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from forge_report_folder import GATES, HEAD, made_up_review, write_folder
+from forge_server import REPOSITORY, TOKEN, Forge, forge_server
+
+from pipelines import forge_github
+from pipelines.forge import Address, connect
+from pipelines.forge_answers import Answer, ForgeError, Patience, pause_before_next
+from pipelines.forge_pictures import MOST_BYTES, read_pictures
+from pipelines.forge_report import read_report
+from pipelines.forge_runner import runner
+from pipelines.pr_comment import main
+from plumbline.errors import EvaluationError
+
+
+@pytest.fixture
+def server() -> Iterator[Forge]:
+    with forge_server() as forge:
+        yield forge
+
+
+@pytest.fixture
+def schedule(server: Forge, monkeypatch: pytest.MonkeyPatch) -> Forge:
+    """The environment of the parent project's scheduled pipeline."""
+    for name in list(os.environ):
+        if name.startswith(("GITHUB_", "GITLAB_", "CI_")):
+            monkeypatch.delenv(name)
+    values = {"GITLAB_CI": "true", "CI_API_V4_URL": f"{server.url}/api/v4", "CI_PROJECT_ID": "7", "GITLAB_TOKEN": TOKEN}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+LIMITS = [
+    (Answer(503, ""), 1.0, 1.0),
+    (Answer(503, "", {"retry-after": "9"}), 1.0, 9.0),
+    (Answer(None, "ReadTimeout"), 4.0, 4.0),
+    (Answer(403, "Resource not accessible by integration"), 1.0, None),
+    (Answer(403, "", {"retry-after": "30"}), 1.0, 30.0),
+    (Answer(403, "You have exceeded a secondary rate limit"), 1.0, 60.0),
+    (Answer(403, "", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1010"}), 1.0, 11.0),
+    (Answer(403, "", {"x-ratelimit-remaining": "17", "x-ratelimit-reset": "1010"}), 1.0, None),
+    (Answer(429, "", {"ratelimit-remaining": "0", "ratelimit-reset": "1005"}), 1.0, 6.0),
+    (Answer(429, "", {"retry-after": "1000"}), 1.0, None),
+    (Answer(429, "", {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), 1.0, 60.0),
+    (Answer(422, ""), 1.0, None),
+]
+
+
+@pytest.mark.parametrize(("answer", "pause_s", "expected"), LIMITS)
+def test_how_long_an_answer_is_waited_for(answer: Answer, pause_s: float, expected: float | None) -> None:
+    assert pause_before_next(answer, pause_s, Patience(longest_wait_s=120), now=1000) == expected
+
+
+def _png(width: int, height: int, data: bytes = b"") -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+BAD_PICTURES = {
+    "a page": b"<script>alert(1)</script>" * 9,
+    "empty": b"",
+    "large": b"\x89PNG\r\n\x1a\n" + b"x" * MOST_BYTES,
+    "a bomb": _png(60_000, 60_000),
+    "no pixels": _png(0, 10),
+    "cut short": _png(40, 40, b"\0" * 50)[:40],
+    "a JPEG": cv2.imencode(".jpg", np.zeros((9, 9, 3), np.uint8))[1].tobytes(),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTURES)
+def test_a_picture_that_is_none_is_left_out_and_the_comment_says_so(tmp_path: Path, case: str) -> None:
+    folder = write_folder(tmp_path / "report")
+    (folder / "curves.png").write_bytes(BAD_PICTURES[case])
+    with pytest.raises(EvaluationError, match=r"curves\.png"):
+        read_pictures(folder, {"curves": "curves.png"})
+    report = read_report(folder, None)
+    assert not report.pictures
+    text = report.markdown({}, "github")
+    assert "No pictures: curves.png" in text
+    assert str(tmp_path) not in text
+
+
+def test_a_link_is_no_picture_and_no_review(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "report")
+    (folder / "curves.png").rename(tmp_path / "elsewhere.png")
+    (folder / "curves.png").symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(EvaluationError, match="no file"):
+        read_pictures(folder, {"curves": "curves.png"})
+    (folder / "review.json").rename(tmp_path / "review.json")
+    (folder / "review.json").symlink_to(tmp_path / "review.json")
+    with pytest.raises(EvaluationError, match="no file"):
+        read_report(folder, None)
+
+
+def test_of_a_picture_its_pixels_alone_are_kept(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    png = cv2.imencode(".png", pixels)[1].tobytes()
+    text = b"tEXtComment\0" + b"a payload"
+    hidden = png[:33] + struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text)) + png[33:]
+    (tmp_path / "a.png").write_bytes(hidden + b"<script>")
+    made = read_pictures(tmp_path, {"a": "a.png"})["a"]
+    assert np.array_equal(cv2.imdecode(np.frombuffer(made, np.uint8), cv2.IMREAD_COLOR), pixels)
+    assert b"payload" not in made
+    assert b"script" not in made
+
+
+def test_posters_at_once_lose_no_picture(server: Forge) -> None:
+    address = Address("github", server.url, server.url, REPOSITORY, TOKEN)
+    faults: list[Exception] = []
+
+    def upload(number: int) -> None:
+        try:
+            client = connect(address, Patience(pauses_s=())).client
+            forge_github.upload_pictures(client, number, {"curves": bytes([number]) * 30}, "")
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=upload, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    files = server.pictures(server.refs["refs/heads/plumbline-pictures"])
+    assert files == {f"pull-{number}/curves.png": bytes([number]) * 30 for number in range(1, 5)}
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_reports_of_forks_are_posted_by_the_parent(
+    schedule: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "params.yaml").write_text(GATES)
+    shas = {number: f"{number:x}" * 40 for number in range(1, 7)}
+    for number, sha in shas.items():
+        schedule.add_pull(number, sha, from_fork=number != 6)
+    worse = made_up_review(head=shas[1], after=0.5, passed=True)
+    schedule.add_fork_report(1, _files(write_folder(tmp_path / "1", worse)), status="success")
+    schedule.add_fork_report(2, _files(write_folder(tmp_path / "2", made_up_review(head=HEAD))))  # of another commit
+    schedule.add_fork_report(3, {"review.json": b'{"state": "passed"}'})
+    schedule.add_fork_report(4, _files(write_folder(tmp_path / "4", made_up_review(head=shas[4]))))
+    schedule.pulls[4]["sha"] = "9" * 40  # a commit has come since
+    schedule.add_fork_report(6, _files(write_folder(tmp_path / "6", made_up_review(head=shas[6]))))  # no fork
+    arguments = ["--forks", "--gates-from", str(tmp_path / "params.yaml"), "--pauses", "0"]
+    assert main(arguments) == 0
+    out = capfd.readouterr().out
+    assert [number for number, comments in schedule.comments.items() if comments] == [1]
+    assert "2 of 2 gates failed" in schedule.comments[1][0]["body"]  # by the parent's gates
+    assert "a run of the fork's own code" in schedule.comments[1][0]["body"]
+    assert "!2: not posted: the report is of commit" in out
+    assert "!3: not posted: " in out
+    assert "not a review" in out
+    assert "!4: no ended job" in out
+    assert "!5: no ended job" in out
+    assert "!6" not in out
+    assert not schedule.statuses  # a fork's commit takes none
+    schedule.asked.clear()
+    assert main(arguments) == 0  # the next time
+    assert {one.path.split("/")[-2] for one in schedule.writes()} <= {"statuses"}
+
+
+def test_a_fork_that_cannot_be_read_keeps_back_no_other(
+    schedule: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2):
+        schedule.add_pull(number, f"{number}" * 40, from_fork=True)
+        review = made_up_review(head=f"{number}" * 40)
+        schedule.add_fork_report(number, _files(write_folder(tmp_path / f"{number}", review)))
+    schedule.fail("GET", r"/projects/8/pipelines/10[0-4]/", status=403, times=1)
+    assert main(["--forks", "--pauses", "0"]) == 1
+    assert "a fork whose jobs it may see" in capfd.readouterr().err
+    assert [len(comments) for comments in schedule.comments.values()] == [0, 1]
+
+
+def test_an_artifact_is_read_no_further_than_it_may_be(
+    schedule: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    schedule.add_pull(1, HEAD, from_fork=True)
+    files = _files(write_folder(tmp_path / "report"))
+    schedule.add_fork_report(1, {**files, "review.json": b" " * 20_000_001 + files["review.json"]})
+    assert main(["--forks", "--pauses", "0"]) == 0
+    assert "more than 20,000,000 bytes" in capfd.readouterr().out
+    assert not schedule.comments[1]
+
+
+def test_forks_are_for_gitlab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--forks", "--forge", "github", "--repository", "a/b"]) == 1
+    assert "--forks is for gitlab" in capfd.readouterr().err
+
+
+def test_the_runner_says_where_it_is() -> None:
+    found = runner({"GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": "a/b", "GITHUB_REF": "refs/heads/main"}, None, None)
+    assert (found.forge, found.api_url, found.repository, found.number) == (
+        "github", "https://api.github.com", "a/b", None,
+    )  # fmt: skip
+    values = {
+        "GITLAB_CI": "true", "CI_SERVER_URL": "https://git.example.org", "CI_PROJECT_ID": "8",
+        "CI_MERGE_REQUEST_PROJECT_ID": "7", "CI_MERGE_REQUEST_IID": "3",
+    }  # fmt: skip
+    found = runner(values, None, None)
+    assert (found.api_url, found.repository, found.number) == ("https://git.example.org/api/v4", "7", 3)
+    with pytest.raises(ForgeError, match="expected --forge github or gitlab"):
+        runner({}, None, None)
+
+
+def test_what_holds_a_token_does_not_show_it() -> None:
+    address = Address("github", "https://api.github.com", "https://github.com", "a/b", TOKEN)
+    connection = connect(address, Patience())
+    assert TOKEN not in repr(address) + repr(connection) + str(connection)
