@@ -28,7 +28,7 @@ TITLES: dict[Kind, str] = {
 }  # fmt: skip
 PICTURES = {
     "curves": "Precision, recall and F1 of both", "confusion": "What is confused more or less",
-    "latency": "Accuracy and latency of all artifacts", "changed": "Newly missed and newly invented",
+    "latency": "Accuracy and latency of all artifacts", "changed": "Images that got worse",
 }  # fmt: skip
 # How much a row matters for the three at the top, of two that differ equally.
 _WEIGHT: dict[str, float] = {

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pandas as pd
 
 from plumbline.errors import EvaluationError
+from plumbline.report_words import ReportWords
 from plumbline.review.changes import Change, Kind, judge
 from plumbline.review.data_changes import data_rows
 from plumbline.review.device_changes import device_rows
@@ -133,6 +134,7 @@ def _rows_of(
     base: Revision, head: Revision, name: str, found: Sequence[Difference], *, is_whole: bool
 ) -> Iterator[Change]:
     """Give the rows with intervals, and then what else either metrics.json has."""
+    words = task_module(head.run.task, "reporting").WORDS
     before = dict(base.scored[name].metrics) if name in base.scored else {}
     after = dict(head.scored[name].metrics) if name in head.scored else {}
     why = head.scored[name].undefined if name in head.scored else {}
@@ -142,10 +144,10 @@ def _rows_of(
     for metric in [*after, *(metric for metric in before if metric not in after)]:
         if metric not in told and metric not in _COUNTS and not metric.startswith("num_"):
             note = str(why.get(metric, "")) if metric not in after else "no interval" if metric in before else ""
-            yield _without_interval(name, metric, before.get(metric), after.get(metric), note)
+            yield _without_interval(name, metric, words, (before.get(metric), after.get(metric)), note)
     for metric in why:
         if metric not in before and metric not in after:
-            yield _without_interval(name, metric, None, None, str(why[metric]))
+            yield _without_interval(name, metric, words, (None, None), str(why[metric]))
 
 
 def _with_interval(name: str, each: Difference, whole: float | None) -> Change:
@@ -160,13 +162,24 @@ def _with_interval(name: str, each: Difference, whole: float | None) -> Change:
     )  # fmt: skip
 
 
-def _without_interval(name: str, metric: str, base: float | None, head: float | None, note: str) -> Change:
+def _without_interval(
+    name: str, metric: str, words: ReportWords, values: tuple[float | None, float | None], note: str
+) -> Change:
     """Give a row whose noise is not known: it may have changed, but neither for the better nor for the worse."""
+    base, head = values
     lower = metric in _LOWER_IS_BETTER
     return Change(
-        kind=_kind_of(metric), artifact=name, metric=metric, title=metric, base=base, head=head,
+        kind=_kind_of(metric), artifact=name, metric=metric, title=_title(metric, words), base=base, head=head,
         higher_is_better=not lower, verdict=judge(base, head, higher_is_better=None, noise=_ROUNDING), note=note,
     )  # fmt: skip
+
+
+def _title(metric: str, words: ReportWords) -> str:
+    """Name a metric as the rows with intervals do, where it is one of these."""
+    end = f"_{words.class_scores[0].metric}"
+    if metric.startswith("class_") and metric.endswith(end):
+        return metric.removeprefix("class_").removesuffix(end)
+    return words.score_of(metric).title
 
 
 def _kind_of(metric: str) -> Kind:

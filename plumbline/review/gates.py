@@ -185,7 +185,8 @@ def _fault(gate: Gate, row: Change) -> str:
     if isinstance(value, str):
         return f"{_where(row)} is a text, {value!r}, expected a number; correct the gate"
     if not gate.change:
-        return "" if gate.holds(value, gate.limit) else f"{_where(row)} is {number_text(row, value)}"
+        why = f" ({row.note})" if row.note and row.kind == "validation" else ""
+        return "" if gate.holds(value, gate.limit) else f"{_where(row)} is {number_text(row, value)}{why}"
     return _fault_of_move(gate, row) if row.difference is not None else ""  # what is new has nothing to fall from
 
 
