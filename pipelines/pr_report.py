@@ -76,8 +76,8 @@ def _review(root: Path, base: Revision, head: Revision, rev: str | None, tell: T
     words = task_module(head.run.task, "reporting").WORDS
     return Review(
         base=_side(base), head=_side(head), task=_task(head), headline=words.headline.metric,
-        headline_title=words.headline.title, shown=shown_artifact(base, head), level=settings.level, num_images=num_images,
-        changes=tuple(changes), gates=judge_gates(gates, changes),
+        headline_title=words.headline.title, shown=shown_artifact(base, head), level=settings.level,
+        num_images=num_images, changes=tuple(changes), gates=judge_gates(gates, changes),
         notes=(*told, *_history(root, base, head), *notes), pictures={},
     )  # fmt: skip
 

@@ -37,8 +37,8 @@ def stale_stages(root: Path, rev: str | None) -> list[str]:
 def stale_row(stale: Sequence[str]) -> Change:
     """Make the row by which a gate knows them."""
     return Change(
-        kind="validation", artifact="", metric="num_stale_stages", title="number of stages not run on this revision", base=None,
-        head=len(stale), higher_is_better=False, verdict=Verdict.WORSE if stale else Verdict.UNCHANGED,
+        kind="validation", artifact="", metric="num_stale_stages", title="number of stages not run on this revision",
+        base=None, head=len(stale), higher_is_better=False, verdict=Verdict.WORSE if stale else Verdict.UNCHANGED,
         note=f"run dvc repro and commit: {', '.join(stale)}"[:1000] if stale else "",
     )  # fmt: skip
 
