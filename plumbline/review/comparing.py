@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pandas as pd
 
 from plumbline.errors import EvaluationError
+from plumbline.report_markdown import percent
 from plumbline.report_words import ReportWords
 from plumbline.review.changes import Change, Kind, judge
 from plumbline.review.data_changes import data_rows
@@ -53,7 +54,7 @@ def compare(
     pairs = pair_images(base.run.images, head.run.images)
     rows = [*score_rows(base, head, pairs, settings, tell), *device_rows(base, head, latency_noise)]
     rows += [*data_rows(base, head), *param_rows(base.params, head.params)]
-    return rows, _notes(base, head, pairs), len(pairs)
+    return rows, [*_notes(base, head, pairs), *_chance_note(rows, settings.level)], len(pairs)
 
 
 def score_rows(
@@ -186,6 +187,18 @@ def _kind_of(metric: str) -> Kind:
     if metric.startswith("class_"):
         return "class"
     return "size" if metric.rpartition("_")[2] in _SIZES else "score"
+
+
+def _chance_note(rows: Sequence[Change], level: float) -> list[str]:
+    """Say how many of many intervals exclude 0 where nothing changed: they are not corrected for being many."""
+    count = sum(row.low is not None and (row.low, row.high) != (0, 0) for row in rows)
+    expected = round(count * (1 - level))
+    if expected < 1:
+        return []
+    return [
+        f"{count} differences have a {percent(level)} interval: where nothing changed, about {expected} of them would"
+        " exclude 0 by chance; the overall scores say more than one class or slice."
+    ]
 
 
 def _notes(base: Revision, head: Revision, pairs: pd.DataFrame) -> list[str]:

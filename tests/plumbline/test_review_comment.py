@@ -40,7 +40,7 @@ def test_the_top_says_whether_it_may_be_merged_and_the_three_changes_that_matter
     top = comment(review, {}).split("<details>")[0]
     assert top.startswith(MARKER + "\n")
     assert "❌ plumbline: 1 of 2 gates failed: no\\_loss" in top
-    assert len(re.findall(r"^- ", top, re.MULTILINE)) == 3
+    assert len(re.findall(r"^- (?:🔴|🟢|❌)", top, re.MULTILINE)) == 3
     assert "- 🔴 worse: " in top
     assert "; and of 1 more artifact" in top
     assert "int8 Latency p50 10.00 ms → 20.00 ms" not in top, "what it costs in mAP matters more"
