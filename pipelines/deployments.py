@@ -18,6 +18,7 @@ from pipelines.flow_params import FlowParams, read_flow_params
 from pipelines.line import run_line
 from pipelines.mirror import git
 from pipelines.results_branch import bring_outputs, has_remote, push_outputs, push_results
+from pipelines.review_flow import compare_with_base, withheld
 from plumbline.errors import PlumblineError
 
 NOT_BUILT = "NotBuilt"
@@ -46,27 +47,26 @@ def retrain(repository: str, revision: str = "main", push: bool = True, seen: st
 
 
 @flow(name="pull-request")
-def pull_request(repository: str, revision: str, base: str = "main") -> State[None]:
-    """Run the line at a pull request's commit; nothing is pushed.
+def pull_request(repository: str, revision: str, base: str = "main", number: int | None = None) -> State[None]:
+    """Run the line at a pull request's commit, and say what it does to the model; nothing is pushed.
+
+    Its end is Failed where a gate of params.yaml failed. The report stays in the home's folder ``reports``.
 
     Args:
         repository: A path or an URL, as git takes it.
         revision: A branch, a commit, or a ref such as ``refs/pull/5/head``.
         base: The branch that it shall be merged into.
+        number: Of the pull request, for a comment and a status on its forge: with a token in the worker's environment
+            ($GITHUB_TOKEN, $GITLAB_TOKEN) they are posted, as `pipelines.pr_comment` does.
     """
 
     def work() -> State[None]:
-        with _line_in_clone(repository, revision) as (place, state):
-            if state.is_completed():
-                compare_with_base(place, base)
-        return state
+        with withheld() as tokens, _line_in_clone(repository, revision) as (place, state):
+            if not state.is_completed():
+                return state
+            return compare_with_base(place, repository, base, number=number, tokens=tokens)
 
     return _told(work)
-
-
-def compare_with_base(place: Path, base: str) -> None:
-    """Hold the place of the comparison and the comment: of `place` as it was run with ``origin/BASE`` in it."""
-    get_run_logger().info("%s: the comparison with %s is not built yet", place.name, base)
 
 
 @flow(name="monitor")

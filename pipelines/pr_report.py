@@ -9,6 +9,7 @@ The exit code is 0 where every gate of params.yaml passed, 1 where one failed, a
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from pipelines.revisions import git, revision
 from pipelines.stale import stale_row, stale_stages
 from plumbline.errors import PlumblineError
 from plumbline.files import replacing, write_text
+from plumbline.review.changes import Change
 from plumbline.review.comment import comment, headline
 from plumbline.review.comparing import compare, shown_artifact
 from plumbline.review.gates import gates_in_force, judge_gates
@@ -35,7 +37,9 @@ PASSED, FAILED, ERROR = 0, 1, 2
 Tell = Callable[[str], None]
 
 
-def write_report(root: Path, base: str, head: str | None, out: Path, tell: Tell) -> Review:
+def write_report(  # noqa: PLR0917
+    root: Path, base: str, head: str | None, out: Path, tell: Tell, head_name: str | None = None
+) -> Review:
     """Compare two revisions, and write the folder.
 
     Args:
@@ -44,6 +48,7 @@ def write_report(root: Path, base: str, head: str | None, out: Path, tell: Tell)
         head: Another, or None for the working tree.
         out: The folder; one that is there is replaced when the new one is whole.
         tell: Called with a line about what is being done.
+        head_name: What the report shall call the head.
 
     Raises:
         PlumblineError: A revision or what it needs is missing, or a gate names what is not there.
@@ -53,6 +58,8 @@ def write_report(root: Path, base: str, head: str | None, out: Path, tell: Tell)
         before = stack.enter_context(revision(root, base))
         tell(f"reading {head or 'the working tree'}")
         after = stack.enter_context(revision(root, head))
+        if head_name:
+            after = dataclasses.replace(after, name=head_name)
         review = _review(root, before, after, head, tell)
         tell(f"drawing {review.shown}")
         pictures = draw_all(before, after, review.shown)
@@ -73,6 +80,7 @@ def _review(root: Path, base: Revision, head: Revision, rev: str | None, tell: T
     changes, notes, num_images = compare(base, head, settings, params.latency_noise, tell)
     stale = stale_stages(root, rev)
     changes.append(stale_row(stale))
+    _check_own_gates(head, changes)
     words = task_module(head.run.task, "reporting").WORDS
     return Review(
         base=_side(base), head=_side(head), task=_task(head), headline=words.headline.metric,
@@ -85,6 +93,11 @@ def _review(root: Path, base: Revision, head: Revision, rev: str | None, tell: T
 def _gates(base: Revision, head: Revision) -> tuple[dict[str, str], tuple[str, ...]]:
     sections = [side.params.get(GATES) or {} for side in (base, head)]
     return gates_in_force(*sections)
+
+
+def _check_own_gates(head: Revision, changes: Sequence[Change]) -> None:
+    """Refuse a gate of the head's that cannot be judged: the base's is in force, but the next change would have it."""
+    judge_gates(head.params.get(GATES) or {}, changes)
 
 
 def _task(side: Revision) -> Task:

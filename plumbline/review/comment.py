@@ -87,22 +87,36 @@ def escape(text: str) -> str:
     return re.sub(r"([@#!])(?=\w)", "\\1\u200b", text)
 
 
-def matters_most(changes: Sequence[Change], most: int = 3) -> list[tuple[Change, int]]:
+def matters_most(review: Review, most: int = 3) -> list[tuple[Change, int]]:
     """Return the changes by more than noise that matter most, the largest first.
 
-    What vanished comes first. Then scores count by their difference, latency and size by their share of the base. The
-    same number of several artifacts is one change: the row of the artifact where it is largest, and how many more there
-    are.
+    What vanished comes first. Then comes the best and the worst of each kind, so that one change is not told thrice:
+    scores count by their difference, and the headline before the others; latency and size by their share of the base.
+    The same number of several artifacts is one change: the row of the artifact where it is largest, and how many more
+    there are.
     """
-    found: dict[tuple[str, str, Verdict], list[Change]] = {}
-    for row in sorted(changes, key=lambda row: (-_weight(row), row.artifact, row.metric)):
+    by_metric: dict[tuple[str, str, Verdict], list[Change]] = {}
+    gone: dict[str, Change] = {}
+    for row in sorted(review.changes, key=lambda row: (row.metric != review.headline, -_weight(row), row.artifact)):
         if row.verdict == Verdict.GONE and row.kind in ("score", "device"):
-            found.setdefault(("", row.artifact, row.verdict), []).append(row)
+            gone.setdefault(row.artifact, row)
         elif row.verdict in (Verdict.BETTER, Verdict.WORSE) and _weight(row) > 0:
-            found.setdefault((row.kind, row.metric, row.verdict), []).append(row)
-    gone = [(rows[0], 0) for key, rows in found.items() if key[2] == Verdict.GONE]
-    told = [(rows[0], len(rows) - 1) for key, rows in found.items() if key[2] != Verdict.GONE]
-    return [*gone, *told][:most]
+            by_metric.setdefault((row.kind, row.metric, row.verdict), []).append(row)
+    ranked = [(max(rows, key=_weight), len(rows) - 1) for rows in by_metric.values()]
+    first: dict[tuple[str, Verdict], tuple[Change, int]] = {}
+    for told in sorted(ranked, key=lambda told: (told[0].metric != review.headline, -_weight(told[0]))):
+        first.setdefault((told[0].kind, told[0].verdict), told)
+    rest = [told for told in ranked if told not in first.values()]
+    return [
+        *((row, 0) for row in gone.values()),
+        *sorted(first.values(), key=_rank),
+        *sorted(rest, key=_rank),
+    ][:most]
+
+
+def _rank(told: tuple[Change, int]) -> tuple[bool, float]:
+    # A class or a slice moves with the whole.
+    return told[0].kind not in ("score", "device"), -_weight(told[0])
 
 
 def _weight(row: Change) -> float:
@@ -118,7 +132,7 @@ def _top(review: Review) -> Iterator[str]:
     mark = "✅" if review.state == "passed" and review.gates else "❌" if review.gates else "⚪"
     yield f"### {mark} plumbline: {escape(headline(review))}"
     yield _sides(review)
-    rows = matters_most(review.changes)
+    rows = matters_most(review)
     if rows:
         yield "\n".join(f"- {_SYMBOLS[row.verdict]}: {_sentence(row, more)}" for row, more in rows)
     else:

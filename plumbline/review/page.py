@@ -72,7 +72,7 @@ def _side(side: Side) -> Html:
 
 def _matters_most(review: Review) -> Iterator[Html]:
     yield element("h2", "What matters most")
-    rows = matters_most(review.changes)
+    rows = matters_most(review)
     if not rows:
         yield element("p", "Nothing differs by more than noise.")
         return
