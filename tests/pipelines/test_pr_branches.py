@@ -351,13 +351,15 @@ def test_missing_labels_are_named_too(small, tmp_path, capsys):
     assert " is neither in DVC's cache nor in a remote" in told
 
 
-def test_a_gate_of_what_does_not_exist_is_no_pass(small, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["new", "floor"])
+def test_a_gate_of_what_does_not_exist_is_no_pass(small, tmp_path, capsys, name):
+    """Also where the base has a gate of that name, which is in force: the next change would be judged by this one."""
     project = small.copy(tmp_path / "project")
     params = read_yaml(project.root / "params.yaml")
-    params["gates"]["new"] = "map50_59 >= 0.3"
+    params["gates"][name] = "map50_59 >= 0.3"
     write_yaml(project.root / "params.yaml", params)
     told = report(project, capsys, "main")
-    assert "gates.new: neither revision has a metric 'map50_59'" in told
+    assert f"gates.{name}: neither revision has a metric 'map50_59'" in told
     assert "map50_95" in told
 
 
