@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from plumbline.report_markdown import UNDEFINED, markdown_table, percent
 from plumbline.review.changes import KINDS, SCORES, Change, Kind, Verdict
-from plumbline.review.review import Review, Side
+from plumbline.review.review import GateResult, Review, Side
 from plumbline.review.wording import difference_text, number_text
 
 MARKER = "<!-- plumbline:review -->"
@@ -47,7 +47,7 @@ def comment(review: Review, urls: Mapping[str, str], limit: int = MOST_CHARACTER
         limit: Most characters; the folded tables are shortened to it from below, and the comment says so.
     """
     top = "\n\n".join(_top(review))
-    parts = [*_picture_parts(urls), *_tables(review)]
+    parts = [*_passed(review), *_picture_parts(urls), *_tables(review)]
     cut = "*Cut to the size of a comment: the report has all of it.*"
     whole = "\n\n".join([top, *parts]) + "\n"
     if len(whole) <= limit:
@@ -137,23 +137,25 @@ def _top(review: Review) -> Iterator[str]:
         yield "\n".join(f"- {_SYMBOLS[row.verdict]}: {_sentence(row, more)}" for row, more in rows)
     else:
         yield "Nothing differs by more than noise."
-    if review.gates:
-        yield markdown_table(
-            ["Gate", "Rule", "", "Why"],
-            [
-                [
-                    escape(gate.name),
-                    f"<code>{escape(gate.rule)}</code>",
-                    "✅" if gate.passed else "❌",
-                    escape(gate.why),
-                ]
-                for gate in review.gates
-            ],
-            left=4,
-            escaped=True,
-        ).strip()
+    failed = [gate for gate in review.gates if not gate.passed]
+    if failed:
+        yield _gate_table(failed)
     if review.notes:
         yield "\n".join(f"- {escape(note)}" for note in review.notes)
+
+
+def _gate_table(gates: Sequence[GateResult]) -> str:
+    body = [
+        [escape(gate.name), f"<code>{escape(gate.rule)}</code>", "✅" if gate.passed else "❌", escape(gate.why)]
+        for gate in gates
+    ]
+    return markdown_table(["Gate", "Rule", "", "Why"], body, left=4, escaped=True)
+
+
+def _passed(review: Review) -> Iterator[str]:
+    passed = [gate for gate in review.gates if gate.passed]
+    if passed:
+        yield _folded(f"{len(passed)} gate{'' if len(passed) == 1 else 's'} passed", _gate_table(passed))
 
 
 def _sides(review: Review) -> str:
@@ -184,14 +186,19 @@ def _picture_parts(urls: Mapping[str, str]) -> Iterator[str]:
 
 def _tables(review: Review) -> Iterator[str]:
     primary = {row.metric for row in review.changes if row.low is not None} | {review.headline}
+    same = []
     for kind in KINDS:
         rows = [row for row in review.changes if row.kind == kind]
         told = [row for row in rows if row.verdict != Verdict.UNCHANGED]
         shown = [row for row in told if kind not in SCORES or row.metric in primary]
         if shown:
             yield _folded(f"{TITLES[kind]}: {_tally(rows, shown)}", _table(shown, len(told) - len(shown)))
+        elif told:
+            yield f"{TITLES[kind]}: {len(told)} numbers without an interval differ; they are in the report."
         elif rows:
-            yield f"{TITLES[kind]}: {'nothing changed' if not told else _tally(rows, shown)}."
+            same.append(TITLES[kind].lower())
+    if same:
+        yield f"Nothing changed: {', '.join(same)}."
 
 
 def _tally(rows: Sequence[Change], shown: Sequence[Change]) -> str:
