@@ -106,7 +106,8 @@ def top_of(comment: str) -> list[str]:
 
 
 def bullets(comment: str) -> list[str]:
-    return [line for line in top_of(comment) if line.startswith("- ")]
+    """What matters most; the notes below are told with other dots."""
+    return [line for line in top_of(comment) if line.startswith(("- 🟢", "- 🔴", "- ❌"))]
 
 
 # What the flow's runs of the branches are judged as
