@@ -32,7 +32,7 @@ PICTURES = {
 }  # fmt: skip
 # How much a row matters for the three at the top, of two that differ equally.
 _WEIGHT: dict[str, float] = {
-    "score": 1.0, "class": 0.5, "size": 0.4, "slice": 0.3,
+    "score": 1.0, "class": 0.2, "size": 0.1, "slice": 0.1,  # parts move with the whole, and more by chance
     "device": 0.1,  # a tenth slower weighs as much as one point of mAP
 }  # fmt: skip
 _DEVICE = ("latency_ms_p50", "size_bytes", "accepted")
@@ -114,9 +114,8 @@ def matters_most(review: Review, most: int = 3) -> list[tuple[Change, int]]:
     ][:most]
 
 
-def _rank(told: tuple[Change, int]) -> tuple[bool, float]:
-    # A class or a slice moves with the whole.
-    return told[0].kind not in ("score", "device"), -_weight(told[0])
+def _rank(told: tuple[Change, int]) -> float:
+    return -_weight(told[0])
 
 
 def _weight(row: Change) -> float:
@@ -172,7 +171,9 @@ def _side(side: Side) -> str:
 def _sentence(row: Change, more: int) -> str:
     if row.verdict == Verdict.GONE:
         return f"{escape(row.artifact or row.title)}: its {escape(row.title)} was {number_text(row, row.base)}"
-    where = escape(f"{row.artifact} {row.title}".strip())
+    where = escape(
+        " ".join(part for part in (row.artifact, row.kind if row.kind == "class" else "", row.title) if part)
+    )
     others = "" if not more else f"; and of {more} more artifact{'' if more == 1 else 's'}"
     change = f"{number_text(row, row.base)} → {number_text(row, row.head)}, {escape(difference_text(row))}"
     return f"{where} {change}{others}"

@@ -30,7 +30,7 @@ from typing import Any
 from plumbline.errors import ParamsError
 from plumbline.review.changes import Change, Verdict
 from plumbline.review.review import GateResult
-from plumbline.review.wording import number_text
+from plumbline.review.wording import difference_text, number_text
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
@@ -40,6 +40,7 @@ _RULE = re.compile(
     r"\s*(?P<percent>%)?(?:\s+and\s+(?P<significant>significant))?"
 )
 _EXPECTED = "`map50_95 >= 0.6`, `map50_95 drop <= 0.01 and significant` or `*-int8.latency_ms_p50 rise <= 20 %`"
+_MOST_TOLD = 3  # rows in the reason of one gate
 # By these a gate finds its rows; the others say what changed, not how good it is.
 GATED = ("score", "class", "size", "slice", "device", "data", "validation")
 
@@ -140,8 +141,13 @@ def _judge(gate: Gate, changes: Sequence[Change]) -> GateResult:
     said = [(row, _fault(gate, row)) for row in rows]
     faults = [text for _, text in said if text]
     if faults:
-        return GateResult(name=gate.name, rule=gate.rule, passed=False, why=_cut("; ".join(faults)))
+        return GateResult(name=gate.name, rule=gate.rule, passed=False, why=_cut(_first(faults)))
     return GateResult(name=gate.name, rule=gate.rule, passed=True, why=_cut(_closest(gate, rows)))
+
+
+def _first(faults: Sequence[str]) -> str:
+    more = f"; and {len(faults) - _MOST_TOLD} more" if len(faults) > _MOST_TOLD else ""
+    return "; ".join(faults[:_MOST_TOLD]) + more
 
 
 def _cut(text: str, most: int = 1000) -> str:
@@ -193,7 +199,7 @@ def _fault(gate: Gate, row: Change) -> str:
 def _fault_of_move(gate: Gate, row: Change) -> str:
     if gate.holds(_moved(gate, row), gate.limit) or (gate.significant and not row.is_significant):
         return ""
-    return f"{_where(row)}: {number_text(row, row.base)} → {number_text(row, row.head)}{_noise(row)}"
+    return f"{_where(row)}: {number_text(row, row.base)} → {number_text(row, row.head)}, {difference_text(row)}"
 
 
 def _moved(gate: Gate, row: Change) -> float:
@@ -207,13 +213,6 @@ def _moved(gate: Gate, row: Change) -> float:
     if row.base == 0:
         return 0.0 if moved == 0 else float("inf") if moved > 0 else float("-inf")
     return 100 * moved / abs(row.base)
-
-
-def _noise(row: Change) -> str:
-    if row.low is None or row.high is None:
-        return "" if not row.note else f" ({row.note})"
-    low, high = (number_text(row, end, sign=True) for end in (row.low, row.high))
-    return f" (interval of the difference: {low} to {high})"
 
 
 def _closest(gate: Gate, rows: Sequence[Change]) -> str:
