@@ -10,6 +10,7 @@ import pytest
 from project_clone import ROOT, TINY, Clone
 
 from plumbline.commands import main
+from plumbline.params import read_params
 
 NO_AREA = {"BloodImage_00338.xml": 158, "BloodImage_00343.xml": 50}
 CLASSES = "dataset.class_names=[RBC,WBC,Platelets]"
@@ -48,7 +49,8 @@ def test_one_command_trains_and_reports(clone):
     report = json.loads((clone.folder / "reports/report/report.json").read_text())
     assert (report["num_images"], report["num_boxes"]) == (364, 4886)
     assert report["class_names"] == ["RBC", "WBC", "Platelets"]
-    assert len(report["rows"]) == 5
+    targets = read_params(clone.folder / "params.yaml")["targets"]
+    assert [row["name"] for row in report["rows"]] == ["weights", *targets]
     findings = json.loads((clone.folder / "reports/findings.json").read_text())["findings"]
     found = {row["file"].rpartition("/")[2]: row["line"] for row in findings if row["code"] == "E301"}
     assert found == NO_AREA
