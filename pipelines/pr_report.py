@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from pipelines.review_params import GATES, read_bootstrap, read_review_params
-from pipelines.revisions import git, revision
+from pipelines.revisions import NoResultsError, git, revision, without_results
 from pipelines.stale import stale_row, stale_stages
 from plumbline.errors import PlumblineError
 from plumbline.files import replacing, write_text
@@ -54,10 +54,14 @@ def write_report(  # noqa: PLR0917
         PlumblineError: A revision or what it needs is missing, or a gate names what is not there.
     """
     with ExitStack() as stack:
-        tell(f"reading {base}")
-        before = stack.enter_context(revision(root, base))
         tell(f"reading {head or 'the working tree'}")
         after = stack.enter_context(revision(root, head))
+        tell(f"reading {base}")
+        try:
+            before = stack.enter_context(revision(root, base))
+        except NoResultsError as error:
+            tell(str(error))
+            before = without_results(root, base, after)
         if head_name:
             after = dataclasses.replace(after, name=head_name)
         review = _review(root, before, after, head, tell)

@@ -5,6 +5,7 @@ A revision is a commit, a branch, a tag or a DVC experiment; or the working tree
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -40,6 +41,10 @@ SPLIT = "reports/split.json"
 LEAKS = ("num_leaks", "num_near_duplicate_pairs", "num_images_left_out")
 REPORT = "reports/report/report.json"
 WORKING_TREE = "the working tree"
+
+
+class NoResultsError(EvaluationError):
+    """A revision has no file that the line writes: it was not run there, or what it made was not committed."""
 
 
 def resolve(root: Path, rev: str) -> str:
@@ -103,7 +108,8 @@ def read_file(files: DVCFileSystem, path: str, name: str) -> bytes:
         name: Of the revision, for the error.
 
     Raises:
-        EvaluationError: The revision has no such file, or it is neither in DVC's cache nor in a remote.
+        NoResultsError: The revision has no such file.
+        EvaluationError: It is neither in DVC's cache nor in a remote.
     """
     from dvc_data.index.index import DataIndexDirError
 
@@ -112,7 +118,7 @@ def read_file(files: DVCFileSystem, path: str, name: str) -> bytes:
     except (FileNotFoundError, DataIndexDirError) as error:
         if isinstance(error, FileNotFoundError) and not files.exists(path):
             remedy = "run dvc repro, and commit dvc.lock and reports/"
-            raise EvaluationError(f"{name}: has no {path}, expected what the line writes; {remedy}") from error
+            raise NoResultsError(f"{name}: has no {path}, expected what the line writes; {remedy}") from error
         remedy = "`dvc pull`, or `dvc fetch --all-commits` for another commit, brings it; or run dvc repro"
         raise EvaluationError(f"{name}: {path} is neither in DVC's cache nor in a remote; {remedy}") from error
 
@@ -136,7 +142,36 @@ def revision(root: Path, rev: str | None) -> Iterator[Revision]:
         except PlumblineError as error:
             # As git names a file of a commit.
             said = str(error).replace(f"{folder}/", "" if rev is None else f"{rev}:")
-            raise EvaluationError(said) from error
+            kind = NoResultsError if isinstance(error, NoResultsError) else EvaluationError
+            raise kind(said) from error
+
+
+def without_results(root: Path, rev: str, like: Revision) -> Revision:
+    """Stand for a commit in which the line has not been run: its params, no data, no scores.
+
+    Args:
+        root: The project.
+        rev: The commit.
+        like: A revision of the same task and classes.
+
+    Raises:
+        EvaluationError: There is no such commit, or its params.yaml cannot be read.
+    """
+    with TemporaryDirectory(prefix="plumbline-revision-") as temporary:
+        path = Path(temporary) / PARAMS_FILE
+        try:
+            path.write_bytes(read_file(open_files(root, rev), str(PARAMS_FILE), rev))
+            params = read_params(path)
+        except NoResultsError:  # of before there was a line
+            params = {}
+    data = dataclasses.replace(
+        like.run.data, images=like.run.data.images.iloc[:0], annotations=like.run.data.annotations.iloc[:0]
+    )
+    return dataclasses.replace(
+        like, name=rev, commit=resolve(root, rev), is_clean=True, params=params, splits=like.splits.iloc[:0],
+        run=dataclasses.replace(like.run, name=rev, data=data, images=like.run.images.iloc[:0], predictions={}),
+        scored={}, validation={}, threshold={},
+    )  # fmt: skip
 
 
 class _Reader:

@@ -203,6 +203,8 @@ def _chance_note(rows: Sequence[Change], level: float) -> list[str]:
 
 def _notes(base: Revision, head: Revision, pairs: pd.DataFrame) -> list[str]:
     """Say what must be known to read the numbers."""
+    if not base.scored:
+        return [f"{base.name} has no results of the line: all of {head.name} is new."]
     said = []
     only_base, only_head = len(base.run.images) - len(pairs), len(head.run.images) - len(pairs)
     for count, one, other in ((only_base, base, head), (only_head, head, base)):

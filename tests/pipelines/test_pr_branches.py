@@ -293,8 +293,26 @@ def report(project: ReviewProject, capsys, base: str, *more: str) -> str:
     return told
 
 
-def test_a_base_of_before_the_line_was_run_has_no_numbers(small, capsys):
-    told = report(small, capsys, "unrun", "--head", "main")
+def test_to_a_base_of_before_the_line_was_run_everything_is_new(small, tmp_path, capsys):
+    arguments = ["--root", str(small.root), "--base", "unrun", "--head", "main", "--out", str(tmp_path / "out")]
+    assert pr_report.main(arguments) == 0
+    assert "unrun: has no " in capsys.readouterr().out
+    review = read_review(tmp_path / "out")
+    assert "unrun has no results of the line: all of main is new." in review.notes
+    assert (
+        verdicts(review, "score", ("map50_95", "f1"))
+        == verdicts(review, "device", ("latency_ms_p50",))
+        == {Verdict.NEW}
+    )
+    (images,) = rows(review, "data", "num_images").values()
+    assert (images.base, images.head) == (0, 60)
+    assert not [row for row in review.changes if row.kind == "params"]
+    for stem in STEMS:
+        assert cv2.imread(str(tmp_path / "out" / f"{stem}.png")) is not None
+
+
+def test_a_head_in_which_the_line_was_not_run_has_no_numbers(small, capsys):
+    told = report(small, capsys, "main", "--head", "unrun")
     assert re.match(r"error: unrun: has no \S+, expected what the line writes; run dvc repro", told)
 
 
