@@ -54,14 +54,15 @@ def write_report(  # noqa: PLR0917
         PlumblineError: A revision or what it needs is missing, or a gate names what is not there.
     """
     with ExitStack() as stack:
-        tell(f"reading {head or 'the working tree'}")
-        after = stack.enter_context(revision(root, head))
+        before = None
         tell(f"reading {base}")
         try:
             before = stack.enter_context(revision(root, base))
         except NoResultsError as error:
             tell(str(error))
-            before = without_results(root, base, after)
+        tell(f"reading {head or 'the working tree'}")
+        after = stack.enter_context(revision(root, head))
+        before = before or without_results(root, base, after)
         if head_name:
             after = dataclasses.replace(after, name=head_name)
         review = _review(root, before, after, head, tell)
