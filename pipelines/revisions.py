@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -201,7 +202,7 @@ class _Reader:
             run=run,
             splits=splits,
             scored=scored,
-            validation={**self._json(VALIDATION, {}), **self._leaks()},
+            validation=_finite({**self._json(VALIDATION, {}), **self._leaks()}),
             threshold={name: float(one.metrics.get("confidence_threshold", 0.0)) for name, one in scored.items()},
             image_file=self._image_file,
         )
@@ -210,10 +211,10 @@ class _Reader:
         place, device = f"reports/evaluate/{artifact}", f"reports/benchmark/{artifact}"
         undefined = self._table(f"{place}/undefined.csv")
         return Scored(
-            metrics=json.loads(self._bring(f"{place}/metrics.json").read_bytes()),
+            metrics=_finite(self._parsed(f"{place}/metrics.json")),
             undefined={} if undefined is None else dict(zip(undefined["metric"], undefined["why"], strict=True)),
             tables={stem: table for stem in TABLES if (table := self._table(f"{place}/{stem}.csv")) is not None},
-            device=self._json(f"{device}.json", {}),
+            device=_finite(self._json(f"{device}.json", {})),
             machine=self._json(f"{device}.machine.json", {}),
             row=row,
         )
@@ -257,8 +258,18 @@ class _Reader:
         """Read a file that a revision need not have."""
         if not self._is_there(path):
             return otherwise
-        values = json.loads(read_file(self._files, path, self._name))
-        return values if isinstance(values, dict) else otherwise
+        return self._parsed(path)
+
+    def _parsed(self, path: str) -> dict[str, Any]:
+        try:
+            values = json.loads(read_file(self._files, path, self._name))
+        except ValueError as error:
+            raise EvaluationError(f"{self._name}: {path}: not JSON ({error}); run dvc repro") from error
+        if not isinstance(values, dict):
+            raise EvaluationError(
+                f"{self._name}: {path}: expected an object, got {type(values).__name__}; run dvc repro"
+            )
+        return values
 
     def _table(self, path: str) -> pd.DataFrame | None:
         if not self._is_there(path):
@@ -278,3 +289,12 @@ class _Reader:
         if not (self._folder / shard).is_file():
             self._bring(shard)
         return shards.unpacked(path)
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Keep the numbers that can be compared: a NaN is no number, and what is not there is undefined.
+
+    >>> _finite({"a": 1, "b": float("nan"), "c": None, "d": "x", "e": 0.5})
+    {'a': 1, 'e': 0.5}
+    """
+    return {key: value for key, value in values.items() if isinstance(value, int | float) and math.isfinite(value)}
