@@ -11,18 +11,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from pipelines.review_params import GATES, read_bootstrap, read_review_params
+from pipelines.review_params import REVIEW, bootstrap_of, gates_of, review_of
 from pipelines.revisions import NoResultsError, git, revision, without_results
 from pipelines.stale import stale_row, stale_stages
 from plumbline.errors import PlumblineError
 from plumbline.files import replacing, write_text
-from plumbline.review.changes import Change
 from plumbline.review.comment import comment, headline
 from plumbline.review.comparing import compare, shown_artifact
 from plumbline.review.gates import gates_in_force, judge_gates
@@ -31,6 +31,7 @@ from plumbline.review.pictures import draw_all
 from plumbline.review.review import Review, Side, write_review
 from plumbline.review.revision import Revision
 from plumbline.tasks import Task, task_module
+from stages.shape import PARAMS_FILE
 
 COMMENT, PAGE = "comment.md", "report.html"
 PASSED, FAILED, ERROR = 0, 1, 2
@@ -80,29 +81,27 @@ def write_report(  # noqa: PLR0917
 
 
 def _review(root: Path, base: Revision, head: Revision, rev: str | None, tell: Tell) -> Review:
-    settings, params = read_bootstrap(root), read_review_params(root)
-    gates, told = _gates(base, head)
+    path = root / PARAMS_FILE
+    judge = base if REVIEW in base.params else head  # a change does not choose how it is judged
+    settings, params = bootstrap_of(path, judge.params), review_of(path, judge.params)
+    own_gates = gates_of(path, head.params)
+    gates, told = gates_in_force(gates_of(path, base.params), own_gates)
     changes, notes, num_images = compare(base, head, settings, params.latency_noise, tell)
-    stale = stale_stages(root, rev)
-    changes.append(stale_row(stale))
-    _check_own_gates(head, changes)
+    changes.append(stale_row(stale_stages(root, rev)))
+    judge_gates(own_gates, changes)  # one that cannot be judged would be in force for the next change
     words = task_module(head.run.task, "reporting").WORDS
     return Review(
         base=_side(base), head=_side(head), task=_task(head), headline=words.headline.metric,
         headline_title=words.headline.title, shown=shown_artifact(base, head), level=settings.level,
         num_images=num_images, changes=tuple(changes), gates=judge_gates(gates, changes),
-        notes=(*told, *_history(root, base, head), *notes), pictures={},
+        notes=(*told, *_base_notes(root, base), *_history(root, base, head), *notes), pictures={},
     )  # fmt: skip
 
 
-def _gates(base: Revision, head: Revision) -> tuple[dict[str, str], tuple[str, ...]]:
-    sections = [side.params.get(GATES) or {} for side in (base, head)]
-    return gates_in_force(*sections)
-
-
-def _check_own_gates(head: Revision, changes: Sequence[Change]) -> None:
-    """Refuse a gate of the head's that cannot be judged: the base's is in force, but the next change would have it."""
-    judge_gates(head.params.get(GATES) or {}, changes)
+def _base_notes(root: Path, base: Revision) -> tuple[str, ...]:
+    """Say that the base's numbers are not its own: the change would be held against something else."""
+    stale = stale_stages(root, base.commit) if base.scored else []
+    return (f"{base.name} was not run on what it holds: {', '.join(stale)}"[:900] + ".",) if stale else ()
 
 
 def _task(side: Revision) -> Task:
@@ -146,6 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         review = write_report(arguments.root.resolve(), arguments.base, arguments.head, arguments.out, tell)
     except PlumblineError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the command's own output
+        return ERROR
+    except Exception:  # a fault of ours is no verdict on the change
+        traceback.print_exc()
         return ERROR
     for gate in review.gates:
         tell(f"{'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.rule}  ({gate.why})")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.graph import ask_dvc
-from pipelines.review_params import GATES, read_bootstrap, read_gates, read_review_params
+from pipelines.review_params import GATES, bootstrap_of, gates_of, review_of
 from pipelines.revisions import revision
 from pipelines.stale import stale_row
 from plumbline.errors import BackendError
 from plumbline.files import sha256_of
 from plumbline.lineage import ROOMS, dataset_sha256
-from plumbline.params import line_of
+from plumbline.params import line_of, read_params
 from plumbline.published import LABELS, MANIFEST, PublishError
 from plumbline.review.comparing import compare
 from plumbline.review.gates import judge_gates
@@ -158,10 +158,11 @@ def gates_of_params_pass(candidate: Candidate) -> None:
         PublishError: It is not so.
     """
     path = candidate.root / PARAMS_FILE
-    gates = read_gates(path)
+    values = read_params(path)
+    gates = gates_of(path, values)
     if not gates:
         return
-    settings, params = read_bootstrap(candidate.root), read_review_params(candidate.root)
+    settings, params = bootstrap_of(path, values), review_of(path, values)
     with revision(candidate.root, None) as here:
         # Held against itself: every number is there, and none has moved.
         changes, _, _ = compare(here, here, settings, params.latency_noise, lambda _: None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ConfigDict, Field, RootModel, field_validator
 
@@ -52,20 +54,36 @@ def read_bootstrap(root: Path) -> BootstrapSettings:
         ParamsError: A section is missing, or a value is wrong.
     """
     path = root / PARAMS_FILE
-    values = read_params(path)
+    return bootstrap_of(path, read_params(path))
+
+
+def bootstrap_of(path: Path, values: Mapping[str, Any]) -> BootstrapSettings:
+    """Take how intervals are made from a params.yaml's values; `path` is for its errors.
+
+    Raises:
+        ParamsError: A section is missing, or a value is wrong.
+    """
     report = check_section(path, "report", values.get("report"), ReportParams)
     difficult = check_section(path, "evaluate", values.get("evaluate"), DifficultParams).difficult
     return BootstrapSettings(report.bootstrap_samples, report.confidence_level, report.seed, difficult)
 
 
-def read_review_params(root: Path) -> ReviewParams:
-    """Read the section ``review``.
+def review_of(path: Path, values: Mapping[str, Any]) -> ReviewParams:
+    """Take the section ``review`` from a params.yaml's values.
 
     Raises:
         ParamsError: It is missing, or a value is wrong.
     """
-    path = root / PARAMS_FILE
-    return check_section(path, REVIEW, read_params(path).get(REVIEW), ReviewParams)
+    return check_section(path, REVIEW, values.get(REVIEW), ReviewParams)
+
+
+def gates_of(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
+    """Take the gates from a params.yaml's values; none where it has no such section, as one of before there were any.
+
+    Raises:
+        ParamsError: A gate is none.
+    """
+    return dict(check_section(path, GATES, values.get(GATES) or {}, GateParams).root)
 
 
 def read_gates(path: Path) -> dict[str, str]:
@@ -74,5 +92,4 @@ def read_gates(path: Path) -> dict[str, str]:
     Raises:
         ParamsError: It cannot be read, or a gate is none.
     """
-    values = read_params(path)
-    return dict(check_section(path, GATES, values.get(GATES) or {}, GateParams).root)
+    return gates_of(path, read_params(path))

@@ -45,7 +45,7 @@ WORKING_TREE = "the working tree"
 
 
 class NoResultsError(EvaluationError):
-    """A revision has no file that the line writes: it was not run there, or what it made was not committed."""
+    """A revision has nothing that the line writes: it was not run there, or what it made was not committed."""
 
 
 def resolve(root: Path, rev: str) -> str:
@@ -109,8 +109,7 @@ def read_file(files: DVCFileSystem, path: str, name: str) -> bytes:
         name: Of the revision, for the error.
 
     Raises:
-        NoResultsError: The revision has no such file.
-        EvaluationError: It is neither in DVC's cache nor in a remote.
+        EvaluationError: The revision has no such file, or it is neither in DVC's cache nor in a remote.
     """
     from dvc_data.index.index import DataIndexDirError
 
@@ -119,9 +118,14 @@ def read_file(files: DVCFileSystem, path: str, name: str) -> bytes:
     except (FileNotFoundError, DataIndexDirError) as error:
         if isinstance(error, FileNotFoundError) and not files.exists(path):
             remedy = "run dvc repro, and commit dvc.lock and reports/"
-            raise NoResultsError(f"{name}: has no {path}, expected what the line writes; {remedy}") from error
+            raise EvaluationError(f"{name}: has no {path}, expected what the line writes; {remedy}") from error
         remedy = "`dvc pull`, or `dvc fetch --all-commits` for another commit, brings it; or run dvc repro"
         raise EvaluationError(f"{name}: {path} is neither in DVC's cache nor in a remote; {remedy}") from error
+    except Exception as error:  # of a remote: no credentials, no plugin, no network; each kind has its own exceptions
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise EvaluationError(
+            f"{name}: {path} is not in DVC's cache, and the remote cannot be read ({said}); mend that, or dvc pull"
+        ) from error
 
 
 @contextmanager
@@ -159,12 +163,11 @@ def without_results(root: Path, rev: str, like: Revision) -> Revision:
         EvaluationError: There is no such commit, or its params.yaml cannot be read.
     """
     with TemporaryDirectory(prefix="plumbline-revision-") as temporary:
-        path = Path(temporary) / PARAMS_FILE
-        try:
-            path.write_bytes(read_file(open_files(root, rev), str(PARAMS_FILE), rev))
+        path, files = Path(temporary) / PARAMS_FILE, open_files(root, rev)
+        params = {}
+        if files.exists(str(PARAMS_FILE)):
+            path.write_bytes(read_file(files, str(PARAMS_FILE), rev))
             params = read_params(path)
-        except NoResultsError:  # of before there was a line
-            params = {}
     data = dataclasses.replace(
         like.run.data, images=like.run.data.images.iloc[:0], annotations=like.run.data.annotations.iloc[:0]
     )
@@ -188,6 +191,9 @@ class _Reader:
         if task not in TASKS:
             expected = ", ".join(TASKS)
             raise EvaluationError(f"{self._name}: unknown task {task!r} in params.yaml, expected one of: {expected}")
+        if not self._has_results():
+            remedy = "run dvc repro, and commit dvc.lock and reports/"
+            raise NoResultsError(f"{self._name}: has no dvc.lock, expected what the line writes; {remedy}")
         for table in LABEL_TABLES:
             self._bring(f"{LABELS}/{table}")
         rows = {row["name"]: row for row in self._json(REPORT, {}).get("rows", [])}
@@ -250,6 +256,14 @@ class _Reader:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(read_file(self._files, path, self._name))
         return target
+
+    def _has_results(self) -> bool:
+        """Whether there is anything that the line wrote. One file that is missing is another thing: it is an error."""
+        if self._rev is None:
+            return (self._root / "dvc.lock").is_file()
+        # Not of DVC's file system: there an output is as soon as dvc.yaml names it.
+        commit = resolve(self._root, self._rev)
+        return bool(git(self._root, "ls-tree", "--name-only", commit, "dvc.lock", "reports/evaluate/"))
 
     def _is_there(self, path: str) -> bool:
         return bool(self._files.exists(path))

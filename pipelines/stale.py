@@ -44,8 +44,8 @@ def stale_row(stale: Sequence[str]) -> Change:
 
 
 def _is_stale(stage: Stage, made: dict[str, object]) -> bool:
-    if stage.changed_stage():
-        return True
+    if stage.changed_stage() or any(out.status() for out in stage.outs if not out.use_cache):
+        return True  # another command; or metrics in git that are not those which the stage wrote
     for dep in stage.deps:
         if dep.fs_path in made:
             # What another stage makes is not there to be hashed: but the lock says what was made, and what was read.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # In the order of the page.
 Kind = Literal["score", "class", "size", "slice", "device", "data", "validation", "params"]
@@ -39,6 +39,11 @@ class Verdict(StrEnum):
     OTHER_MACHINE = "other machine"
 
 
+# Bounded, as a review may come from anybody: a number too large for a float, or a page of text.
+Count = Annotated[int, Field(ge=-(10**15), le=10**15)]
+Text = Annotated[str, Field(max_length=400)]
+
+
 class Change(BaseModel):
     """One row.
 
@@ -51,8 +56,8 @@ class Change(BaseModel):
     artifact: str = Field(max_length=200, description="`weights`, a target; empty for data, validation and params.")
     metric: str = Field(max_length=400, description="Its key, by which gates know it: map50_95, latency_ms_p50.")
     title: str = Field(max_length=400, description="For people: mAP50-95, `nine`, box_size small.")
-    base: float | int | str | None = Field(description="None: undefined, or not there.")
-    head: float | int | str | None
+    base: float | Count | Text | None = Field(description="None: undefined, or not there.")
+    head: float | Count | Text | None
     whole: float | None = Field(
         default=None,
         description="Of all that the head scored, by which an absolute gate judges; None where that is `head` itself.",
@@ -62,6 +67,12 @@ class Change(BaseModel):
     higher_is_better: bool | None = Field(default=None, description="None: neither is.")
     verdict: Verdict
     note: str = Field(default="", max_length=1000, description="What must be known to read it.")
+
+    @model_validator(mode="after")
+    def _is_whole_of_a_number(self) -> Change:
+        if self.whole is not None and not isinstance(self.head, int | float):
+            raise ValueError("whole without head")
+        return self
 
     @property
     def difference(self) -> float | None:

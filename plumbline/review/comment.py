@@ -17,6 +17,7 @@ from plumbline.review.wording import difference_text, number_text
 MARKER = "<!-- plumbline:review -->"
 MOST_CHARACTERS = 65_536  # of a comment on GitHub; GitLab takes a million
 _MOST_ROWS = 200  # of one folded table
+_MOST_GATES, _MOST_NOTES = 20, 10  # at the top, so that no number of them crowds out what stands there
 _SYMBOLS = {
     Verdict.BETTER: "🟢 better", Verdict.WORSE: "🔴 worse", Verdict.WITHIN_NOISE: "⚪ within noise",
     Verdict.UNCHANGED: "unchanged", Verdict.CHANGED: "🔵 changed", Verdict.NEW: "🆕 new", Verdict.GONE: "❌ gone",
@@ -62,6 +63,15 @@ def comment(review: Review, urls: Mapping[str, str], limit: int = MOST_CHARACTER
     return "\n\n".join([top, *kept, cut])[:limit]
 
 
+def _at_start(text: str) -> str:
+    r"""Keep a line's start from being a heading or a list.
+
+    >>> _at_start("# a"), _at_start("1. b"), _at_start("c - d")
+    ('\\# a', '1\\. b', 'c - d')
+    """
+    return re.sub(r"^(\d+)([.)])", r"\1\\\2", re.sub(r"^([#+=-])", r"\\\1", text))
+
+
 def headline(review: Review) -> str:
     """Say in a few words whether it may be merged; short enough for a commit status."""
     failed = [gate.name for gate in review.gates if not gate.passed]
@@ -70,7 +80,9 @@ def headline(review: Review) -> str:
         return f"{len(failed)} of {len(review.gates)} gates failed: {names}"
     if not review.gates:
         return "no gates: params.yaml has none"
-    return "the gate passed" if len(review.gates) == 1 else f"all {len(review.gates)} gates passed"
+    said = "the gate passed" if len(review.gates) == 1 else f"all {len(review.gates)} gates passed"
+    unjudged = [gate.name for gate in review.gates if not gate.judged]
+    return said if not unjudged else f"{said}, {', '.join(unjudged)} not judged (other machine)"
 
 
 def escape(text: str) -> str:
@@ -138,17 +150,20 @@ def _top(review: Review) -> Iterator[str]:
         yield "Nothing differs by more than noise."
     failed = [gate for gate in review.gates if not gate.passed]
     if failed:
-        yield _gate_table(failed)
+        yield _gate_table(failed[:_MOST_GATES])
     if review.notes:
-        yield "\n".join(f"- {escape(note)}" for note in review.notes)
+        more = len(review.notes) - _MOST_NOTES
+        notes = [*review.notes[:_MOST_NOTES], *([f"{more} more notes are in the report."] if more > 0 else [])]
+        yield "\n".join(f"- {_at_start(escape(note))}" for note in notes)
 
 
 def _gate_table(gates: Sequence[GateResult]) -> str:
-    body = [
-        [escape(gate.name), f"<code>{escape(gate.rule)}</code>", "✅" if gate.passed else "❌", escape(gate.why)]
-        for gate in gates
-    ]
+    body = [[escape(gate.name), f"<code>{escape(gate.rule)}</code>", _mark(gate), escape(gate.why)] for gate in gates]
     return markdown_table(["Gate", "Rule", "", "Why"], body, left=4, escaped=True)
+
+
+def _mark(gate: GateResult) -> str:
+    return "❌" if not gate.passed else "✅" if gate.judged else "❔"
 
 
 def _passed(review: Review) -> Iterator[str]:
@@ -163,8 +178,9 @@ def _sides(review: Review) -> str:
 
 
 def _side(side: Side) -> str:
-    name = side.name if side.name != side.commit else side.commit[:12]
-    at = "" if side.commit.startswith(name) else f" ({side.commit[:8]}{'' if side.is_clean else ' with changes'})"
+    is_hash = len(side.name) >= 7 and side.commit.startswith(side.name)
+    name = side.name[:12] if is_hash else side.name
+    at = "" if is_hash else f" ({side.commit[:8]}{'' if side.is_clean else ' with changes'})"
     return f"**{escape(name)}**{at}"
 
 
@@ -191,7 +207,7 @@ def _tables(review: Review) -> Iterator[str]:
     for kind in KINDS:
         rows = [row for row in review.changes if row.kind == kind]
         told = [row for row in rows if row.verdict != Verdict.UNCHANGED]
-        shown = [row for row in told if kind not in SCORES or row.metric in primary]
+        shown = [row for row in told if kind not in SCORES or row.metric in primary or _is_of_class(row)]
         if shown:
             yield _folded(f"{TITLES[kind]}: {_tally(rows, shown)}", _table(shown, len(told) - len(shown)))
         elif told:
@@ -200,6 +216,11 @@ def _tables(review: Review) -> Iterator[str]:
             same.append(TITLES[kind].lower())
     if same:
         yield f"Nothing changed: {', '.join(same)}."
+
+
+def _is_of_class(row: Change) -> bool:
+    """Whether it is the one score that a class is known by: it bears the class's name."""
+    return row.kind == "class" and row.title != row.metric
 
 
 def _tally(rows: Sequence[Change], shown: Sequence[Change]) -> str:

@@ -13,12 +13,12 @@ from plumbline.report_words import ReportWords
 from plumbline.review.changes import Change, Kind, judge
 from plumbline.review.data_changes import data_rows
 from plumbline.review.device_changes import device_rows
-from plumbline.review.differences import Difference, Pair
+from plumbline.review.differences import Difference, Pair, slice_key
 from plumbline.review.param_changes import param_rows
 from plumbline.review.revision import WEIGHTS, Revision
 from plumbline.score_comparison import HERE, ScoredRun, as_in, count_other_labels, pair_images
 from plumbline.scores import BootstrapSettings
-from plumbline.slices import BOX_SIZE, image_slices
+from plumbline.slices import ALL, BOX_SIZE, image_slices
 from plumbline.tasks import task_module
 
 # Metrics of metrics.json that are no scores.
@@ -136,8 +136,10 @@ def _rows_of(
 ) -> Iterator[Change]:
     """Give the rows with intervals, and then what else either metrics.json has."""
     words = task_module(head.run.task, "reporting").WORDS
-    before = dict(base.scored[name].metrics) if name in base.scored else {}
-    after = dict(head.scored[name].metrics) if name in head.scored else {}
+    before, after = (
+        {**side.scored[name].metrics, **_slice_scores(side, name)} if name in side.scored else {}
+        for side in (base, head)
+    )
     why = head.scored[name].undefined if name in head.scored else {}
     for each in found:
         yield _with_interval(name, each, None if is_whole else after.get(each.metric))
@@ -149,6 +151,16 @@ def _rows_of(
     for metric in why:
         if metric not in before and metric not in after:
             yield _without_interval(name, metric, words, (None, None), str(why[metric]))
+
+
+def _slice_scores(side: Revision, name: str) -> dict[str, float]:
+    """Return the headline score of each slice of slices.csv, but of sizes, which metrics.json has."""
+    table = side.scored[name].tables.get("slices")
+    metric = task_module(side.run.task, "reporting").WORDS.headline.metric
+    if table is None or metric not in table:
+        return {}
+    rows = table[(table["column"] != BOX_SIZE) & table[metric].notna() & ~table["slice"].str.startswith(f"{ALL} (")]
+    return {slice_key(row["column"], row["slice"], metric): float(row[metric]) for _, row in rows.iterrows()}
 
 
 def _with_interval(name: str, each: Difference, whole: float | None) -> Change:
@@ -184,8 +196,8 @@ def _title(metric: str, words: ReportWords) -> str:
 
 
 def _kind_of(metric: str) -> Kind:
-    if metric.startswith("class_"):
-        return "class"
+    if metric.startswith(("class_", "slice_")):
+        return "class" if metric.startswith("class_") else "slice"
     return "size" if metric.rpartition("_")[2] in _SIZES else "score"
 
 

@@ -1,6 +1,6 @@
 """What a task's room ``reviewing`` gives: the scores of two revisions on the same images, with paired intervals.
 
-The room has two functions::
+The room has these functions::
 
     overall(pair, settings) -> list[Difference]             # of all images, quick
     details(pair, slices, settings) -> list[Difference]     # by class, size of boxes and slice; as often as slow
@@ -58,7 +58,7 @@ class Difference:
         kind: Of the row.
         metric: Its key: as in metrics.json, or ``slice_<column>_<slice>_<metric>``.
         title: For people.
-        interval: Of the head, with the difference to the base; None where neither has the score.
+        interval: Of the head, with the difference to the base.
         higher_is_better: As a rule.
     """
 
@@ -103,8 +103,8 @@ def paired(
 def slice_key(column: str, name: str, metric: str) -> str:
     """Return the key by which a gate knows a slice's score.
 
-    >>> slice_key("box_size", "small: up to 32 x 32 pixels", "map50_95")
-    'slice_box_size_small: up to 32 x 32 pixels_map50_95'
+    >>> slice_key("source", "camera 2", "map50_95")
+    'slice_source_camera 2_map50_95'
     """
     return f"slice_{column}_{name}_{metric}"
 

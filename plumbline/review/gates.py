@@ -14,7 +14,11 @@ A gate is one line, by a name of its own::
 
 ``METRIC`` is a key of a row; ``ARTIFACT.METRIC``, where ARTIFACT may hold ``*``, is that of some artifacts; without it,
 that of every artifact that has the key (the trained weights too), or of the data. A metric that the base has and this
-revision has not fails its gates; one that neither has is a mistake in the gate, not a pass.
+revision has not fails its gates; one that neither has is a mistake in the gate, not a pass. Latency and speed that were
+measured on machines that differ cannot be told to have dropped or risen: such a gate passes, marked as not judged.
+
+The key of a slice, ``slice_brightness_below 113.4_map50_95``, holds the slice's name; the parts of a column of numbers
+are named by the data, so gate the slices of a column of texts.
 """
 
 from __future__ import annotations
@@ -142,7 +146,15 @@ def _judge(gate: Gate, changes: Sequence[Change]) -> GateResult:
     faults = [text for _, text in said if text]
     if faults:
         return GateResult(name=gate.name, rule=gate.rule, passed=False, why=_cut(_first(faults)))
-    return GateResult(name=gate.name, rule=gate.rule, passed=True, why=_cut(_closest(gate, rows)))
+    judged = [row for row in rows if _is_judged(gate, row)]
+    why = _closest(gate, judged) if judged else ""
+    if len(judged) < len(rows):
+        other = next(row for row in rows if not _is_judged(gate, row))
+        count = f"{len(rows) - len(judged)} of {len(rows)}"
+        why = f"not judged, as measured on another machine ({other.note}): {count}; {why}"
+    return GateResult(
+        name=gate.name, rule=gate.rule, passed=True, judged=len(judged) == len(rows), why=_cut(why.removesuffix("; "))
+    )
 
 
 def _first(faults: Sequence[str]) -> str:
@@ -185,7 +197,7 @@ def _fault(gate: Gate, row: Change) -> str:
     """Say what is wrong, or nothing."""
     if row.verdict == Verdict.GONE:
         return f"{_where(row)} is gone: it was {number_text(row, row.base)}"
-    value = row.whole if row.whole is not None and not gate.change else row.head
+    value = _value(gate, row)
     if value is None:
         return f"{_where(row)} is undefined" + (f" ({row.note})" if row.note else "")
     if isinstance(value, str):
@@ -193,7 +205,19 @@ def _fault(gate: Gate, row: Change) -> str:
     if not gate.change:
         why = f" ({row.note})" if row.note and row.kind == "validation" else ""
         return "" if gate.holds(value, gate.limit) else f"{_where(row)} is {number_text(row, value)}{why}"
-    return _fault_of_move(gate, row) if row.difference is not None else ""  # what is new has nothing to fall from
+    if row.difference is None or not _is_judged(gate, row):  # what is new has nothing to fall from
+        return ""
+    return _fault_of_move(gate, row)
+
+
+def _value(gate: Gate, row: Change) -> float | str | None:
+    """Return the number that an absolute gate judges: of all that this revision scored."""
+    return row.whole if row.whole is not None and not gate.change else row.head
+
+
+def _is_judged(gate: Gate, row: Change) -> bool:
+    """Whether the gate can say anything: not of a drop or rise between machines."""
+    return not gate.change or row.verdict != Verdict.OTHER_MACHINE
 
 
 def _fault_of_move(gate: Gate, row: Change) -> str:
@@ -217,7 +241,7 @@ def _moved(gate: Gate, row: Change) -> float:
 
 def _closest(gate: Gate, rows: Sequence[Change]) -> str:
     """Say which row came closest to failing."""
-    known = [row for row in rows if isinstance(row.head, int | float)]
+    known = [row for row in rows if isinstance(_value(gate, row), int | float)]
     if gate.change:
         known = [row for row in known if isinstance(row.base, int | float)]
         if not known:
@@ -225,5 +249,5 @@ def _closest(gate: Gate, rows: Sequence[Change]) -> str:
         row = max(known, key=lambda row: _moved(gate, row))
         return f"{_where(row)}: {number_text(row, row.base)} → {number_text(row, row.head)}, {row.verdict.value}"
     is_floor = gate.holds(1.0, 0.0)
-    row = (min if is_floor else max)(known, key=lambda row: float(row.head or 0))
-    return f"{_where(row)} is {number_text(row, row.head)}"
+    row = (min if is_floor else max)(known, key=lambda row: float(_value(gate, row) or 0))
+    return f"{_where(row)} is {number_text(row, _value(gate, row))}"

@@ -37,6 +37,7 @@ class GateResult(BaseModel):
     name: str = Field(max_length=200)
     rule: str = Field(max_length=500, description="As params.yaml has it.")
     passed: bool
+    judged: bool = Field(default=True, description="False: of some rows nothing can be said, as the machines differ.")
     why: str = Field(max_length=2000, description="The rows that decided, in words.")
 
 
@@ -55,7 +56,7 @@ class Review(BaseModel):
     num_images: int = Field(ge=0, description="Scored in both: what the intervals are of.")
     changes: tuple[Change, ...] = Field(max_length=100_000)
     gates: tuple[GateResult, ...] = Field(max_length=1000)
-    notes: tuple[str, ...] = Field(
+    notes: tuple[Annotated[str, Field(max_length=1000)], ...] = Field(
         max_length=100, description="What must be known to read the numbers; one sentence each."
     )
     pictures: dict[PictureName, PictureFile] = Field(

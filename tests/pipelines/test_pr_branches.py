@@ -370,6 +370,49 @@ def test_missing_labels_are_named_too(small, tmp_path, capsys):
     assert " is neither in DVC's cache nor in a remote" in told
 
 
+def test_one_missing_file_of_the_base_is_an_error_and_no_new_beginning(small, tmp_path, capsys):
+    """Else every gate on a drop would pass, as there would be nothing to compare with."""
+    project = small.copy(tmp_path / "project")
+    project.git("rm", "--quiet", "reports/evaluate/onnx-int8/metrics.json")
+    project.commit("One file less")
+    told = report(project, capsys, "HEAD", "--head", "worse")
+    assert "HEAD: has no reports/evaluate/onnx-int8/metrics.json" in told
+
+
+def test_a_change_does_not_choose_how_it_is_judged(small, tmp_path):
+    project = small.copy(tmp_path / "project")
+    project.checkout("worse")
+    params = read_yaml(project.root / "params.yaml")
+    params["review"]["latency_noise"] = 0.99
+    params["report"]["bootstrap_samples"] = 10
+    write_yaml(project.root / "params.yaml", params)
+    assert pr_report.main(["--root", str(project.root), "--base", "main", "--out", str(tmp_path / "out")]) == 1
+    review = read_review(tmp_path / "out")
+    assert verdicts(review, "device", ("latency_ms_p50",)) == {Verdict.WORSE}
+    assert not {gate.name: gate.passed for gate in review.gates}["no_loss"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "said"),
+    [
+        ("reports/evaluate/weights/metrics.json", "<<<<<<< HEAD\n{}", "not JSON"),
+        ("reports/benchmark/onnx-int8.json", "[]", "expected an object, got list"),
+        ("params.yaml", None, "gates"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(small, tmp_path, capsys, path, text, said):
+    project = small.copy(tmp_path / "project")
+    if text is None:
+        params = read_yaml(project.root / path)
+        params["gates"] = ["map50_95 >= 0.5"]
+        write_yaml(project.root / path, params)
+    else:
+        (project.root / path).write_text(text)
+    told = report(project, capsys, "main")
+    assert path in told
+    assert said in told
+
+
 @pytest.mark.parametrize("name", ["new", "floor"])
 def test_a_gate_of_what_does_not_exist_is_no_pass(small, tmp_path, capsys, name):
     """Also where the base has a gate of that name, which is in force: the next change would be judged by this one."""

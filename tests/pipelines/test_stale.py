@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def test_what_was_changed_and_not_run_is_named_with_and_without_the_data(project
     row = stale_row(told)
     assert row.verdict is Verdict.WORSE
     assert "run dvc repro and commit: " in row.note
+
+
+def test_numbers_that_the_stage_did_not_write_are_stale(project):
+    path = project.root / "reports/benchmark/onnx-int8.json"
+    path.write_text(re.sub(r'"latency_ms_p50": [\d.]+', '"latency_ms_p50": 1.0', path.read_text()))
+    assert "benchmark@onnx-int8" in stale_stages(project.root, None)
+    project.commit("Faster by hand")
+    assert stale_stages(project.root, "HEAD") == ["benchmark@onnx-int8"]
 
 
 def test_a_commit_of_before_the_line_was_run_is_stale_altogether(project):

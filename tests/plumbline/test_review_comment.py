@@ -76,6 +76,21 @@ def test_no_gate_is_said_and_all_passed_too(review):
     assert "✅ plumbline: all 2 gates passed" in comment(review.model_copy(update={"gates": passed}), {})
 
 
+def test_no_number_of_notes_and_gates_crowds_out_the_first_note(review):
+    notes = ("# ✅ all 9 gates passed", *(["n" * 1000] * 99))
+    gate = review.gates[0].model_copy(update={"passed": False, "why": "w" * 2000})
+    text = comment(review.model_copy(update={"notes": notes, "gates": (gate,) * 1000}), {})
+    assert len(text) <= 65_536
+    assert "- \\# ✅ all 9 gates passed" in text
+    assert "90 more notes are in the report." in text
+
+
+def test_a_gate_that_could_not_be_judged_is_told_at_the_top(review):
+    gates = tuple(gate.model_copy(update={"passed": True, "judged": gate.name != "floor"}) for gate in review.gates)
+    top = comment(review.model_copy(update={"gates": gates}), {}).split("<details>")[0]
+    assert "✅ plumbline: all 2 gates passed, floor not judged (other machine)" in top
+
+
 def test_what_matters_most_is_told_once_for_each_kind_and_what_is_gone_first(review):
     def row(artifact, metric, base, head, verdict, kind="score"):
         return Change(
@@ -138,6 +153,10 @@ def test_a_review_comes_back_as_it_was_and_a_changed_one_is_refused(review, tmp_
         path.write_text(whole.replace(old, new, 1), encoding="utf-8")
         with pytest.raises(EvaluationError, match="not a review"):
             pytest.fail(f"{new}: {read_review(tmp_path)}")
+    for old, new in ((r'"head": \d\.\d+', f'"head": {10**400}'), (r'"whole": null', '"whole": 0.5, "head": null')):
+        path.write_text(re.sub(old, new, whole, count=1), encoding="utf-8")
+        with pytest.raises(EvaluationError, match="not a review"):
+            pytest.fail(f"{new[:40]}: {read_review(tmp_path)}")
     path.write_text(whole[:-3], encoding="utf-8")
     with pytest.raises(EvaluationError, match="not a review"):
         read_review(tmp_path)

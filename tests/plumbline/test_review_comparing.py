@@ -32,6 +32,7 @@ def test_a_revision_is_unchanged_beside_itself(task):
     one = revision_of(run_of(task))
     rows, notes, num_images = rows_of(one, one)
     assert {row.verdict for row in rows.values()} == {Verdict.UNCHANGED}
+    assert len([row for row in rows.values() if row.kind == "slice"]) == 4, "a gate on a slice finds it"
     assert (notes, num_images) == ([], 12)
 
 

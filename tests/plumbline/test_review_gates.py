@@ -68,6 +68,17 @@ def test_every_artifact_is_held_to_a_gate_without_one_and_the_reason_names_those
     assert not passed("*-int8.map50_95 >= 0.6", *rows)
 
 
+def test_between_two_machines_a_rise_is_not_judged_and_that_is_said():
+    row = change("latency_ms_p50", 10.0, 50.0, Verdict.OTHER_MACHINE, "a", "device", note="cpu_model: x, here y")
+    for rule in ("latency_ms_p50 rise <= 20 %", "latency_ms_p50 rise <= 20 % and significant"):
+        (result,) = judge_gates({"gate": rule}, [row])
+        assert (result.passed, result.judged) == (True, False)
+        assert result.why == "not judged, as measured on another machine (cpu_model: x, here y): 1 of 1"
+    assert not passed("latency_ms_p50 <= 20", row)
+    (both,) = judge_gates({"gate": "latency_ms_p50 rise <= 20 %"}, [row, change("latency_ms_p50", 10.0, 13.0)])
+    assert not both.passed
+
+
 def test_what_vanished_fails_every_gate_on_it():
     row = change(head=None, verdict=Verdict.GONE)
     for rule in ("map50_95 >= 0", "map50_95 <= 1", "map50_95 drop <= 1", "map50_95 drop <= 1 and significant"):
@@ -93,6 +104,8 @@ def test_an_absolute_gate_judges_all_that_was_scored_and_a_relative_one_what_bot
     row = change(base=0.8, head=0.8, verdict=Verdict.UNCHANGED, whole=0.5)
     assert not passed("map50_95 >= 0.6", row)
     assert passed("map50_95 drop <= 0.01", row)
+    (result,) = judge_gates({"gate": "map50_95 >= 0.4"}, [row])
+    assert result.why == "weights map50_95 is 0.500"
 
 
 @pytest.mark.parametrize(
