@@ -4,6 +4,7 @@ Each row's module has the same verbs, over the forge's maintained client library
 
 - ``connect(address, timeout_s)``: the client; no request is made.
 - ``pull(client, number)``, ``pulls_of(client, sha)``: a pull request; the open ones with that head commit.
+- ``file(client, branch, path)``: the bytes of a file of a branch.
 - ``own_comments(client, number)``: those of ours that begin with the marker, oldest first.
 - ``create_comment``, ``edit_comment``, ``delete_comment``.
 - ``upload_pictures(client, number, pictures, written)``: stem -> URL that a reader of the repository sees; `written`
@@ -91,12 +92,16 @@ class Pull:
         head_sha: Its newest commit, full.
         base_name: Branch that it is to be merged into.
         is_fork: Whether it comes from another repository.
+        head_repository: That one, as ``owner/name``; on GitLab the project's number; empty where it is gone.
+        head_branch: Of that one.
     """
 
     number: int
     head_sha: str
     base_name: str
     is_fork: bool
+    head_repository: str = ""
+    head_branch: str = ""
 
 
 @dataclass(frozen=True)

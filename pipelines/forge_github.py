@@ -2,7 +2,10 @@
 
 Pictures: GitHub documents no way to attach a file by its API. A picture in a comment of a private repository is shown
 to who may read the repository where it is a file of that repository, linked as ``.../blob/<commit>/<path>?raw=true``.
-So they are committed to one branch of their own, which shares no history with the code.
+So they are committed to one branch of their own, which shares no history with the code. It only grows: to prune it,
+delete it (``git push origin --delete plumbline-pictures``), and the next report makes a new one. The comments that link
+to commits of the old one lose their pictures, once GitHub drops these commits: of open pull requests until their next
+report, of closed ones for good.
 
 Source: https://docs.github.com/en/get-started/writing-on-github/getting-started-with-writing-and-formatting-on-github/basic-writing-and-formatting-syntax#images
 and https://docs.github.com/en/rest/git
@@ -37,6 +40,7 @@ _COMMENT = "the permission `pull-requests: write`"
 NEEDS = {
     "pull": _READ,
     "pulls_of": _READ,
+    "file": "the permission `contents: read`",
     "own_comments": _READ,
     "put_comment": _COMMENT,
     "upload_pictures": "the permission `contents: write`",
@@ -107,7 +111,21 @@ def pulls_of(client: Client, sha: str) -> list[Pull]:
 def _pull(found: PullRequest) -> Pull:
     source = found.head.repo  # None: the fork is gone
     is_fork = source is None or source.full_name != found.base.repo.full_name
-    return Pull(found.number, found.head.sha, found.base.ref, is_fork)
+    return Pull(
+        found.number,
+        found.head.sha,
+        found.base.ref,
+        is_fork,
+        head_repository=source.full_name if source else "",
+        head_branch=found.head.ref,
+    )
+
+
+def file(client: Client, branch: str, path: str) -> bytes:
+    """Read a file of a branch."""
+    found = client.repository.get_contents(path, ref=f"refs/heads/{branch}")  # of that name there may be a tag, too
+    assert not isinstance(found, list), f"{path} is a folder"
+    return found.decoded_content
 
 
 def own_comments(client: Client, number: int) -> list[Comment]:

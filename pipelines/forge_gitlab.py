@@ -30,13 +30,14 @@ _API = "the scope `api`, of a project access token with the role Reporter or hig
 NEEDS = {
     "pull": _API,
     "pulls_of": _API,
+    "file": "the scope `read_repository` or `api`, and the role Reporter or higher",
     "own_comments": _API,
     "put_comment": _API,
     "upload_pictures": _API,
     "set_status": "the scope `api`, and the role Developer or higher",
-    "fork_pulls": _API,
-    "report_job": "the scope `read_api`, and a fork whose jobs it may see",
-    "artifact": "the scope `read_api`, and a fork whose artifacts it may see",
+    "open_pulls": _API,
+    "report_job": "the scope `read_api`, and a project (the fork, of a fork's merge request) whose jobs it may see",
+    "artifact": "the scope `read_api`, and a project (the fork, of a fork's) whose artifacts it may see",
 }
 MOST_DESCRIPTION = 255  # characters of a status
 STATES = {"success": "success", "failure": "failed", "error": "failed"}
@@ -108,9 +109,9 @@ def pulls_of(client: Client, sha: str) -> list[Pull]:
     return [_pull(one) for one in _open(client) if one.sha == sha]
 
 
-def fork_pulls(client: Client) -> list[Pull]:
-    """Find the open merge requests that come from forks."""
-    return [found for found in map(_pull, _open(client)) if found.is_fork]
+def open_pulls(client: Client) -> list[Pull]:
+    """List the open merge requests, of own branches and of forks."""
+    return [_pull(one) for one in _open(client)]
 
 
 def _open(client: Client) -> Any:
@@ -119,7 +120,21 @@ def _open(client: Client) -> Any:
 
 def _pull(found: ProjectMergeRequest | Any) -> Pull:
     is_fork = found.source_project_id != found.target_project_id
-    return Pull(found.iid, found.sha or "", found.target_branch, is_fork)
+    return Pull(
+        found.iid,
+        found.sha or "",
+        found.target_branch,
+        is_fork,
+        head_repository=str(found.source_project_id or ""),  # None: the fork is gone
+        head_branch=found.source_branch,
+    )
+
+
+def file(client: Client, branch: str, path: str) -> bytes:
+    """Read a file of a branch."""
+    data = client.project.files.raw(path, ref=f"refs/heads/{branch}")  # of that name there may be a tag, too
+    assert isinstance(data, bytes)
+    return data
 
 
 def own_comments(client: Client, number: int) -> list[Comment]:
@@ -164,11 +179,21 @@ def without_quick_actions(body: str) -> str:
 
 
 def set_status(client: Client, pull: Pull, status: Status) -> None:
-    """Set the status of its head commit."""
+    """Set the status of its head commit, if it has another: each one that is written is a new row of it."""
     values = {"state": STATES[status.state], "name": CONTEXT, "description": status.description[:MOST_DESCRIPTION]}
     if status.target_url:
         values["target_url"] = status.target_url
-    client.project.commits.get(pull.head_sha, lazy=True).statuses.create(values)
+    statuses = client.project.commits.get(pull.head_sha, lazy=True).statuses
+    stands = max(statuses.list(iterator=True, name=CONTEXT), key=lambda one: int(one.id), default=None)
+    if stands is None or not _has(stands.attributes, values):
+        statuses.create(values)
+
+
+def _has(stands: Mapping[str, Any], values: Mapping[str, str]) -> bool:
+    told = {"state": stands.get("status"), **{name: stands.get(name) for name in ("description", "target_url")}}
+    return all(told[name] == values.get(name) for name in ("state", "description")) and (
+        (told["target_url"] or "") == values.get("target_url", "")
+    )
 
 
 def upload_pictures(client: Client, _: int, pictures: Mapping[str, bytes], written: str) -> dict[str, str]:
@@ -187,7 +212,7 @@ def upload_pictures(client: Client, _: int, pictures: Mapping[str, bytes], writt
 
 @dataclass(frozen=True)
 class ReportJob:
-    """A job of a fork's pipeline, whose artifact is a report."""
+    """A job whose artifact is a report; `project` is the fork, of a fork's merge request."""
 
     project: int
     key: int
@@ -197,13 +222,14 @@ class ReportJob:
 def report_job(client: Client, number: int, sha: str, name: str) -> ReportJob | None:
     """Find the ended job of that name in the pipeline of a merge request's head; None where there is none yet.
 
-    The pipeline of a fork's merge request is one of the fork.
+    The pipeline of a fork's merge request is one of the fork. One of merged results has a commit of its own, by which
+    the head is not known: the report says its commit, and the poster holds it against the head.
     """
     pipeline = client.project.mergerequests.get(number).attributes.get("head_pipeline") or {}
-    if pipeline.get("sha") != sha:
+    if not pipeline or (pipeline.get("sha") != sha and not str(pipeline.get("ref")).endswith("/merge")):
         return None
-    fork = client.gitlab.projects.get(pipeline["project_id"], lazy=True)
-    for job in fork.pipelines.get(pipeline["id"], lazy=True).jobs.list(iterator=True):
+    project = client.gitlab.projects.get(pipeline["project_id"], lazy=True)
+    for job in project.pipelines.get(pipeline["id"], lazy=True).jobs.list(iterator=True):
         if job.name == name and job.status in ("success", "failed") and job.attributes.get("artifacts_file"):
             return ReportJob(pipeline["project_id"], job.id, job.web_url)
     return None

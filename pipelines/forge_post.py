@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.forge import Comment, Connection, Pull, Status
 from pipelines.forge_answers import ForgeError, answered
+from pipelines.forge_lines import one_line
 from pipelines.forge_report import Report
-from plumbline.errors import EvaluationError
+from plumbline.errors import EvaluationError, PlumblineError
+
+FROM_FORK = (
+    "⚠️ FROM A FORK: the numbers come from a run of the fork's own code, also those of the base; they are as honest as"
+    " its author."
+)
+REMOTES = ("origin/", "base/", "upstream/")  # as a clone calls where a pull request is to; .gitlab-ci.yml: base
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,26 @@ class Posted:
     url: str
 
 
-def find_pull(connection: Connection, number: int | None, sha: str | None, base_name: str) -> Pull:
+@dataclass(frozen=True)
+class Source:
+    """Where a pull request comes from, as the forge's event says it; None: not known.
+
+    Attributes:
+        repository: As `Pull.head_repository`.
+        branch: Of it.
+    """
+
+    repository: str | None = None
+    branch: str | None = None
+
+    def is_of(self, pull: Pull) -> bool:
+        """Whether a pull request comes from there."""
+        return self.repository in (None, pull.head_repository) and self.branch in (None, pull.head_branch)
+
+
+def find_pull(
+    connection: Connection, number: int | None, sha: str | None, base_name: str, source: Source | None = None
+) -> Pull:
     """Find the pull request.
 
     Args:
@@ -32,6 +61,7 @@ def find_pull(connection: Connection, number: int | None, sha: str | None, base_
         number: Of it, where that is known.
         sha: Else its head commit.
         base_name: As the report has it (``origin/main``): decides among several with one head.
+        source: Of the run. Without it anybody's fork could have the commit of another's pull request for its head.
 
     Raises:
         ForgeError: There is none, or more than one.
@@ -39,8 +69,10 @@ def find_pull(connection: Connection, number: int | None, sha: str | None, base_
     if number is not None:
         found: Pull = connection.ask("pull", f"read pull request {number}", number)
         return found
-    pulls: list[Pull] = connection.ask("pulls_of", f"find the pull request of {sha}", sha)
-    of_base = [one for one in pulls if one.base_name == base_name.removeprefix("origin/")]
+    found_all: list[Pull] = connection.ask("pulls_of", f"find the pull request of {sha}", sha)
+    pulls = [one for one in found_all if source is None or source.is_of(one)]
+    of_base = [one for one in pulls if one.base_name == base_name]
+    of_base = of_base or [one for one in pulls if one.base_name in [base_name.removeprefix(name) for name in REMOTES]]
     if len(of_base or pulls) != 1:
         numbers = ", ".join(str(one.number) for one in pulls) or "none"
         raise ForgeError(
@@ -77,12 +109,10 @@ def post(connection: Connection, pull: Pull, report: Report, status_url: str) ->
         ForgeError: The comment or the status is not there; the first of them is told.
     """
     check_head(report, pull)
-    if pull.is_fork:
-        report = report.noting("The numbers come from a run of the fork's own code.")
     faults: list[ForgeError] = []
     posted = Posted("failed", "")
     try:
-        posted = _post_comment(connection, pull.number, report)
+        posted = _post_comment(connection, pull, report)
     except ForgeError as error:
         faults.append(error)
     try:
@@ -95,21 +125,51 @@ def post(connection: Connection, pull: Pull, report: Report, status_url: str) ->
 
 
 def set_status(connection: Connection, pull: Pull, status: Status) -> None:
-    """Set the status of its head commit.
+    """Set the status of its head commit; not of one that this repository's own pull requests have, for a fork.
 
     Raises:
         ForgeError: It cannot be set.
     """
-    try:
-        connection.ask("set_status", f"set the status of {pull.head_sha}", pull, status)
-    except ForgeError as error:
-        # GitLab knows a fork's commits in the fork alone, where the poster may write nothing; the comment says it all.
-        # https://gitlab.com/gitlab-org/gitlab/-/issues/374133
-        if not (pull.is_fork and connection.address.forge == "gitlab" and error.status in (403, 404)):
-            raise
+    if pull.is_fork and not _takes_status(connection, pull):
+        return
+    connection.ask("set_status", f"set the status of {pull.head_sha}", pull, status)
 
 
-def _post_comment(connection: Connection, number: int, report: Report) -> Posted:
+def _takes_status(connection: Connection, pull: Pull) -> bool:
+    # GitLab knows a fork's commits in the fork alone, where the poster may write nothing; the comment says it all.
+    # https://gitlab.com/gitlab-org/gitlab/-/issues/374133
+    if connection.address.forge == "gitlab":
+        return False
+    # A fork can have anybody's commit for its head, and a status is the commit's, whatever the pull request.
+    same: list[Pull] = connection.ask("pulls_of", f"find the pull requests of {pull.head_sha}", pull.head_sha)
+    return all(one.is_fork for one in same)
+
+
+def set_error(connection: Connection, pull: Pull, target_url: str) -> None:
+    """Say beside the commit that there is no report, as well as that goes: what is wrong with it is told elsewhere."""
+    with suppress(PlumblineError):
+        set_status(connection, pull, Status("error", "The run left no report that can be read", target_url))
+
+
+def told_fault(error: Exception) -> PlumblineError:
+    """Give the error that is told, on one line, of whatever a report made happen.
+
+    A report may come from anybody, and no list of what its values can make raise is ever complete.
+    """
+    if isinstance(error, ForgeError):
+        return ForgeError(one_line(str(error)), error.status)
+    if isinstance(error, PlumblineError):
+        return EvaluationError(one_line(str(error)))
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return EvaluationError(
+        f"the report: the poster failed with {type(error).__name__}{where}: {one_line(str(error))[:200]};"
+        " run make pr-report of this version again, or tell the project's maintainers"
+    )
+
+
+def _post_comment(connection: Connection, pull: Pull, report: Report) -> Posted:
+    number = pull.number
     what = f"find the comment of pull request {number}"
     own: list[Comment] = connection.ask("own_comments", what, number)
     urls: dict[str, str] = {}
@@ -120,6 +180,8 @@ def _post_comment(connection: Connection, number: int, report: Report) -> Posted
             urls = connection.ask("upload_pictures", what, number, report.pictures, written)
         except ForgeError as error:
             report = report.noting(f"The pictures could not be uploaded ({error}); they are in the run's report.")
+    if pull.is_fork:
+        report = report.noting(FROM_FORK)  # last, and so the first to be read
     return put_comment(connection, number, report.markdown(urls, connection.address.forge), own)
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pipelines.forge import FORGES, Address
 from pipelines.forge_answers import ForgeError
 
+RUNNERS = {"github": "GITHUB_ACTIONS", "gitlab": "GITLAB_CI"}  # variable that each sets
+
 
 @dataclass(frozen=True)
 class Runner:
@@ -47,6 +49,11 @@ class Runner:
         return Address(self.forge, self.api_url, self.web_url, self.repository, token)
 
 
+def is_runner(environment: Mapping[str, str]) -> bool:
+    """Whether this is a job of a forge's runner."""
+    return any(environment.get(variable) for variable in RUNNERS.values())
+
+
 def runner(environment: Mapping[str, str], forge: str | None, repository: str | None) -> Runner:
     """Read the environment.
 
@@ -59,8 +66,7 @@ def runner(environment: Mapping[str, str], forge: str | None, repository: str | 
         ForgeError: No forge is said, and this is no runner of one.
     """
     if forge is None:
-        running = {"github": environment.get("GITHUB_ACTIONS"), "gitlab": environment.get("GITLAB_CI")}
-        forge = next((name for name, value in running.items() if value), None)
+        forge = next((name for name, variable in RUNNERS.items() if environment.get(variable)), None)
     if forge is None:
         raise ForgeError(f"not in a forge's runner, expected --forge {' or '.join(FORGES)}; say it")
     return _github(environment, repository) if forge == "github" else _gitlab(environment, repository)

@@ -2,7 +2,7 @@
 
 The folder is what ``make pr-report`` writes, here or in a run that is not trusted: of it only review.json and the
 pictures are read, as data. The forge, the repository and the pull request are the runner's, unless they are said. The
-comment is printed and stays in the folder whatever happens.
+comment is printed where it cannot be posted, and stays in the folder whatever happens.
 """
 
 from __future__ import annotations
@@ -11,59 +11,69 @@ import argparse
 import os
 import re
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pipelines.forge import FORGES, Connection, Status, connect
+from pipelines.forge import FORGES, Connection, connect
 from pipelines.forge_answers import ForgeError, Patience
-from pipelines.forge_forks import post_forks
-from pipelines.forge_post import Posted, check_head, find_pull, post, set_status
-from pipelines.forge_report import Report, read_report, write_comment
-from pipelines.forge_runner import Runner, runner
+from pipelines.forge_gates import gates_of_base
+from pipelines.forge_lines import tell
+from pipelines.forge_post import Posted, Source, check_head, find_pull, post, set_error, told_fault
+from pipelines.forge_report import Report, judged, read_report, write_comment
+from pipelines.forge_runner import Runner, is_runner, runner
+from pipelines.forge_schedule import post_all
 from plumbline.errors import EvaluationError, PlumblineError
 from stages.shape import exit_code
-
-
-def _tell(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - what the command is for
-
-
-def _tell_comment(text: str, environment: Mapping[str, str]) -> None:
-    """Print the comment. GitHub's runner obeys lines such as ``::add-mask::``: not those of an artifact."""
-    if not environment.get("GITHUB_ACTIONS"):
-        _tell(text)
-        return
-    word = uuid.uuid4().hex
-    _tell(f"::stop-commands::{word}\n{text}\n::{word}::")
 
 
 def _post_folder(arguments: argparse.Namespace, place: Runner, environment: Mapping[str, str]) -> None:
     try:
         report = read_report(arguments.report, arguments.gates_from)
-    except PlumblineError as error:
+        text = write_comment(report, arguments.report, place.forge)
+    except Exception:  # whatever a stranger's report made happen
         _set_error(arguments, place, environment)
-        # What it quotes is a stranger's: on one line, it is no command to the runner.
-        raise EvaluationError(" ".join(str(error).split())) from error
-    text = write_comment(report, arguments.report, place.forge)
-    if arguments.dry_run:
-        _tell_comment(text, environment)
-        _tell(f"{report.state}: {report.description}")
-        return
-    try:
-        posted = _post(_connection(arguments, place, environment), arguments, place, report)
-    except PlumblineError:
-        _tell_comment(text, environment)
         raise
-    _tell(f"comment {posted.comment} {posted.url}".rstrip() + f"; status {report.state}: {report.description}")
+    if arguments.dry_run:
+        tell(f"{text}\n{report.state}: {report.description}", environment)
+        return
+    _check_clean(report, arguments, environment)
+    try:
+        posted, report = _post(_connection(arguments, place, environment), arguments, place, report)
+    except Exception as error:
+        tell(text, environment)
+        if not isinstance(error, PlumblineError):
+            _set_error(arguments, place, environment)
+        raise
+    said = f"comment {posted.comment} {posted.url}".rstrip()
+    tell(f"{said}; status {report.state}: {report.description}", environment)
 
 
-def _post(connection: Connection, arguments: argparse.Namespace, place: Runner, report: Report) -> Posted:
+def _post(
+    connection: Connection, arguments: argparse.Namespace, place: Runner, report: Report
+) -> tuple[Posted, Report]:
     sha = arguments.head_sha or report.review.head.commit
-    pull = find_pull(connection, arguments.number or place.number, sha, report.review.base.name)
+    number = arguments.number or place.number
+    pull = find_pull(connection, number, sha, report.review.base.name, _source(arguments))
     check_head(report, pull)
-    return post(connection, pull, report, arguments.status_url)
+    if arguments.gates_of_base:
+        gates = gates_of_base(connection, pull.base_name)
+        report = judged(report, gates, f"the branch {pull.base_name}")
+        write_comment(report, arguments.report, place.forge)
+    return post(connection, pull, report, arguments.status_url), report
+
+
+def _check_clean(report: Report, arguments: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    # In a runner the line itself has changed dvc.lock and the reports; at a desk anything may have been.
+    if not (report.review.head.is_clean or arguments.allow_changes or is_runner(environment)):
+        raise EvaluationError(
+            "the report is of a working tree with changes, expected one of a commit, to which its status is given;"
+            " commit them and run make pr-report again, or say --allow-changes"
+        )
+
+
+def _source(arguments: argparse.Namespace) -> Source:
+    return Source(arguments.head_repository, arguments.head_branch)
 
 
 def _set_error(arguments: argparse.Namespace, place: Runner, environment: Mapping[str, str]) -> None:
@@ -73,10 +83,9 @@ def _set_error(arguments: argparse.Namespace, place: Runner, environment: Mappin
         return
     with suppress(ForgeError):
         connection = _connection(arguments, place, environment)
-        pull = find_pull(connection, number, sha, "")
+        pull = find_pull(connection, number, sha, "", _source(arguments))
         if sha in (None, pull.head_sha):
-            said = "The run left no report that can be read"
-            set_status(connection, pull, Status("error", said, arguments.status_url))
+            set_error(connection, pull, arguments.status_url)
 
 
 def _connection(arguments: argparse.Namespace, place: Runner, environment: Mapping[str, str]) -> Connection:
@@ -88,12 +97,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--report", type=Path, metavar="FOLDER", help="what make pr-report wrote")
-    what.add_argument("--forks", action="store_true", help="the reports of all merge requests from forks (GitLab)")
+    what.add_argument("--all", action="store_true", help="the reports of all open merge requests' pipelines (GitLab)")
     parser.add_argument("--forge", choices=FORGES, help="default: the one whose runner this is")
     parser.add_argument("--repository", metavar="R", help="owner/name (default: the runner's)")
     parser.add_argument("--number", type=int, metavar="N", help="of the pull request (default: the runner's)")
     parser.add_argument("--head-sha", type=_sha, metavar="SHA", help="its head commit, by which it is found, too")
-    parser.add_argument("--gates-from", type=Path, metavar="FILE", help="judge by the gates of this params.yaml")
+    parser.add_argument("--head-repository", metavar="R", help="it comes from there; owner/name, on GitLab a number")
+    parser.add_argument("--head-branch", metavar="B", help="it comes from there")
+    gates = parser.add_mutually_exclusive_group()
+    gates.add_argument("--gates-from", type=Path, metavar="FILE", help="judge by the gates of this params.yaml")
+    told = "judge by those of the branch that it is to; with --all the default. A dry run asks nothing, so has them not"
+    gates.add_argument("--gates-of-base", action="store_true", help=told)
+    told = "post a report of a working tree with changes outside of a runner, too"
+    parser.add_argument("--allow-changes", action="store_true", help=told)
     parser.add_argument("--status-url", default="", metavar="URL", help="where the status leads (default: the comment)")
     parser.add_argument("--dry-run", action="store_true", help="print the comment; ask the forge nothing")
     parser.add_argument("--pauses", type=_seconds, default=Patience().pauses_s, metavar="S,S", help="between tries")
@@ -118,14 +134,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         place = runner(environment, arguments.forge, arguments.repository)
-        if not arguments.forks:
+        if not arguments.all:
             _post_folder(arguments, place, environment)
         elif place.forge != "gitlab":
-            raise ForgeError(f"--forks is for gitlab, got {place.forge}; GitHub starts the poster after every run")
+            raise ForgeError(f"--all is for gitlab, got {place.forge}; GitHub starts the poster after every run")
         else:
-            post_forks(_connection(arguments, place, environment), arguments.gates_from, _tell)
+            connection = _connection(arguments, place, environment)
+            post_all(connection, arguments.gates_from, lambda line: tell(line, environment))
 
-    return exit_code(work)
+    def told_work() -> None:
+        try:
+            work()
+        except Exception as error:
+            # What it quotes is a stranger's: as one line behind another word, it is no command to the runner.
+            raise told_fault(error) from error
+
+    return exit_code(told_work)
 
 
 if __name__ == "__main__":

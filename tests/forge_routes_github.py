@@ -31,6 +31,7 @@ class GithubRoutes(ForgeState):
             ("DELETE", rf"{github}/issues/comments/(\d+)", self.delete_comment),
             ("GET", rf"{github}/commits/([0-9a-f]{{40}})", self._github_commit),
             ("GET", f"{github}/commits", self._github_commits),
+            ("GET", rf"{github}/contents/(.+)", self._github_file),
             ("POST", rf"{github}/statuses/([0-9a-f]{{40}})", self._github_status),
             ("POST", f"{github}/git/blobs", self._blob),
             ("POST", f"{github}/git/trees", self._tree),
@@ -54,7 +55,10 @@ class GithubRoutes(ForgeState):
         source = {"full_name": "stranger/scales", "url": f"{self.url}/repos/stranger/scales"}
         return {
             "number": number, "state": pull["state"], "url": self._api(f"pulls/{number}"),
-            "head": {"sha": pull["sha"], "ref": "work", "repo": source if pull["from_fork"] else own},
+            "head": {
+                "sha": pull["sha"], "ref": "work",
+                "repo": None if pull["gone"] else source if pull["from_fork"] else own,
+            },
             "base": {"sha": "0" * 40, "ref": pull["base"], "repo": own},
         }  # fmt: skip
 
@@ -118,6 +122,13 @@ class GithubRoutes(ForgeState):
                 touching.append({"sha": sha, "url": self._api(f"commits/{sha}")})
             sha = parent
         return 200, touching
+
+    def _github_file(self, path: str, asked: Asked) -> tuple[int, Any]:
+        data = self.known(self.files, (asked.query["ref"].removeprefix("refs/heads/"), path))
+        return 200, {
+            "type": "file", "name": path, "path": path, "size": len(data), "encoding": "base64",
+            "content": base64.encodebytes(data).decode(), "url": self._api(f"contents/{path}"),
+        }  # fmt: skip
 
     def _github_status(self, sha: str, asked: Asked) -> tuple[int, Any]:
         self.allowed("status")

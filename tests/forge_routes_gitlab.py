@@ -28,6 +28,8 @@ class GitlabRoutes(ForgeState):
             ("PUT", rf"{request}/(\d+)/notes/(\d+)", self._gitlab_edit_note),
             ("DELETE", rf"{request}/(\d+)/notes/(\d+)", lambda _, __, key, asked: self.delete_comment(key, asked)),
             ("POST", rf"{gitlab}/statuses/([0-9a-f]{{40}})", self._gitlab_status),
+            ("GET", rf"{gitlab}/repository/commits/([0-9a-f]{{40}})/statuses", self._gitlab_statuses),
+            ("GET", rf"{gitlab}/repository/files/([^/]+)/raw", self._gitlab_file),
             ("POST", rf"{gitlab}/uploads", self._gitlab_upload),
             ("GET", rf"{any_project}/pipelines/(\d+)/jobs", lambda _, pipeline, asked: (200, self.jobs[pipeline])),
             ("GET", rf"{any_project}/jobs/(\d+)/artifacts/(.+)", self._gitlab_artifact),
@@ -44,7 +46,8 @@ class GitlabRoutes(ForgeState):
         return {
             "id": 1000 + number, "iid": number, "project_id": PROJECT, "sha": pull["sha"],
             "state": "opened" if pull["state"] == "open" else "closed", "target_branch": pull["base"],
-            "source_project_id": FORK if pull["from_fork"] else PROJECT, "target_project_id": PROJECT,
+            "source_project_id": None if pull["gone"] else FORK if pull["from_fork"] else PROJECT,
+            "target_project_id": PROJECT, "source_branch": "work",
         }  # fmt: skip
 
     def _gitlab_requests(self, _: Any, asked: Asked) -> tuple[int, Any]:
@@ -87,6 +90,18 @@ class GitlabRoutes(ForgeState):
             raise RefusedError(400, {"state": ["does not have a valid value"]})
         self.statuses.setdefault(sha, []).append(asked.body)
         return 201, {"id": 1, "sha": sha, "status": asked.body["state"]}
+
+    def _gitlab_statuses(self, _: Any, sha: str, asked: Asked) -> tuple[int, Any]:
+        rows = [one for one in self.statuses.get(sha, []) if one["name"] == asked.query["name"]]
+        keys = ("name", "description", "target_url")
+        told = [
+            {"id": place, "sha": sha, "status": row["state"], **{key: row.get(key) for key in keys}}
+            for place, row in enumerate(rows)
+        ]
+        return 200, told[-1:]  # as documented: the latest of a name, where not all are asked for
+
+    def _gitlab_file(self, _: Any, path: str, asked: Asked) -> tuple[int, Any]:
+        return 200, self.known(self.files, (asked.query["ref"].removeprefix("refs/heads/"), path))
 
     def _gitlab_upload(self, _: Any, asked: Asked) -> tuple[int, Any]:
         self.allowed("contents")

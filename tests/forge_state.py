@@ -76,6 +76,7 @@ class ForgeState:
         self.objects: dict[str, Any] = {}  # of git, by hash
         self.refs: dict[str, str] = {}
         self.uploads: dict[str, bytes] = {}
+        self.files: dict[tuple[str, str], bytes] = {}  # by branch and path
         self.jobs: dict[int, list[dict[str, Any]]] = {}  # by pipeline
         self.artifacts: dict[tuple[int, str], bytes] = {}
         self.released = threading.Event()
@@ -88,9 +89,14 @@ class ForgeState:
         self.faults.append(fault)
         return fault
 
-    def add_pull(self, number: int, sha: str, *, base: str = "main", from_fork: bool = False) -> None:
+    def add_pull(
+        self, number: int, sha: str, *, base: str = "main", from_fork: bool = False, is_fork_gone: bool = False
+    ) -> None:
         """Open a pull request."""
-        self.pulls[number] = {"sha": sha, "base": base, "from_fork": from_fork, "state": "open", "head_pipeline": None}
+        self.pulls[number] = {
+            "sha": sha, "base": base, "from_fork": from_fork, "gone": is_fork_gone, "state": "open",
+            "head_pipeline": None,
+        }  # fmt: skip
         self.comments[number] = []
 
     def add_comment(self, number: int, login: str, body: str) -> dict[str, Any]:
@@ -100,12 +106,17 @@ class ForgeState:
         self.comments[number].append(made)
         return made
 
-    def add_fork_report(self, number: int, files: dict[str, bytes], *, status: str = "success") -> None:
-        """End the pipeline of a fork's merge request with a report."""
+    def add_report(
+        self, number: int, files: dict[str, bytes], *, status: str = "success", merged_sha: str | None = None
+    ) -> None:
+        """End the pipeline of a merge request with a report; `merged_sha`: one of merged results, of that commit."""
         self._next += 2
         pipeline, job = self._next, self._next - 1
-        sha = self.pulls[number]["sha"]
-        self.pulls[number]["head_pipeline"] = {"id": pipeline, "project_id": FORK, "sha": sha, "status": status}
+        pull = self.pulls[number]
+        pull["head_pipeline"] = {
+            "id": pipeline, "project_id": FORK if pull["from_fork"] else PROJECT, "sha": merged_sha or pull["sha"],
+            "ref": f"refs/merge-requests/{number}/{'merge' if merged_sha else 'head'}", "status": status,
+        }  # fmt: skip
         self.jobs[pipeline] = [
             {"id": job, "name": "pull-request", "status": status, "web_url": f"{self.url}/jobs/{job}",
              "artifacts_file": {"filename": "artifacts.zip", "size": 1}},

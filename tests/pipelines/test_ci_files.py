@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
-from pipelines.forge_forks import FOLDER, JOB
+from pipelines.forge_schedule import FOLDER, JOB
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / ".github/workflows"
@@ -110,7 +110,12 @@ def test_the_poster_runs_no_code_of_the_pull_request(poster: dict[str, Any], run
     command = job["steps"][-1]
     assert command["env"]["HEAD_SHA"] == "${{ github.event.workflow_run.head_sha }}"
     assert '--head-sha "$HEAD_SHA"' in command["run"]
-    assert "--gates-from params.yaml" in command["run"]
+    # Of whom it is, so that a fork with somebody's commit for its head is not taken for them.
+    assert command["env"]["HEAD_REPOSITORY"] == "${{ github.event.workflow_run.head_repository.full_name }}"
+    assert command["env"]["HEAD_BRANCH"] == "${{ github.event.workflow_run.head_branch }}"
+    # One word each, whatever they begin with.
+    assert '--head-repository="$HEAD_REPOSITORY" --head-branch="$HEAD_BRANCH"' in command["run"]
+    assert "--gates-of-base" in command["run"]
     assert "secrets." not in str(job)
 
 
@@ -132,10 +137,13 @@ def test_no_text_of_a_stranger_is_put_into_a_script() -> None:
         assert not re.search(r"\$\{\{", script), f"{name}: an expression in a script; hand it over by env"
 
 
-def test_no_expression_reads_a_text_of_a_stranger_outside_of_a_group_s_name() -> None:
+def test_no_expression_reads_a_text_of_a_stranger_but_for_a_group_s_name_and_a_variable() -> None:
     for path in WORKFLOWS.glob("*.yml"):
         values = _read(path)
         values.pop("concurrency")
+        for step in _steps(values):
+            if "run" in step:
+                step.pop("env", None)  # to a script it is a value then, not code
         found = [text for text in _strings(values) if "${{" in text and TEXT_OF_STRANGERS.search(text)]
         assert not found, path
 
@@ -168,7 +176,7 @@ def test_the_scripts_are_bash() -> None:
 
 def test_the_poster_installs_what_it_imports(poster: dict[str, Any], gitlab: dict[str, Any]) -> None:
     [job] = poster["jobs"].values()
-    assert gitlab[".poster"]["variables"]["POSTER"] == job["env"]["POSTER"]
+    assert gitlab["post"]["variables"]["POSTER"] == job["env"]["POSTER"]
     installed = _closure(job["env"]["POSTER"].split())
     code = (
         "import sys, json; import pipelines.pr_comment, pipelines.forge_github, pipelines.forge_gitlab;"
@@ -203,29 +211,35 @@ def _name(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def test_on_gitlab_a_fork_s_code_never_runs_with_this_project_s_variables(gitlab: dict[str, Any]) -> None:
-    first, *rest = gitlab["workflow"]["rules"]
+def test_on_gitlab_only_a_schedule_on_the_protected_default_branch_posts(gitlab: dict[str, Any]) -> None:
+    posting = {name for name, script in _scripts().items() if "pr_comment" in script and name.startswith("gitlab ")}
+    assert posting == {"gitlab post"}
+    [rule] = gitlab["post"]["rules"]
+    assert set(rule) == {"if"}
+    assert rule["if"].split(" && ") == [
+        '$CI_PIPELINE_SOURCE == "schedule"', "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH",
+        '$CI_COMMIT_REF_PROTECTED == "true"',
+    ]  # fmt: skip
+    assert not re.search(r"git (fetch|checkout|pull|merge)|cache", str(gitlab["post"]))
+    assert "--all --gates-of-base" in gitlab["post"]["script"][-1]
+    [run] = gitlab["pull-request"]["rules"]
+    assert run["if"] == '$CI_PIPELINE_SOURCE == "merge_request_event"'
+    assert {job for job, values in gitlab.items() if isinstance(values, dict) and "script" in values} == {"post", JOB}
+    assert not [text for text in _strings(gitlab) if "TOKEN" in text or "AWS_" in text]
+
+
+def test_on_gitlab_the_file_says_which_settings_keep_a_fork_from_the_variables(gitlab: dict[str, Any]) -> None:
+    first = gitlab["workflow"]["rules"][0]
     assert "$CI_MERGE_REQUEST_SOURCE_PROJECT_ID != $CI_PROJECT_ID" in first["if"]
     assert first["when"] == "never"
-    assert {rule["if"].partition(" && ")[0] for rule in rest} == {
-        '$CI_PIPELINE_SOURCE == "merge_request_event"', '$CI_PIPELINE_SOURCE == "schedule"',
-    }  # fmt: skip
-    [forks] = gitlab["post-forks"]["rules"]
-    assert forks["if"] == '$CI_PIPELINE_SOURCE == "schedule" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH'
-    [own] = gitlab["post"]["rules"]
-    assert "$CI_PROJECT_ID == $CI_MERGE_REQUEST_PROJECT_ID" in own["if"]
+    # It is the fork's file that decides there: the rule is no guard, and the text must not say that it is.
+    text = " ".join((ROOT / ".gitlab-ci.yml").read_text().replace("#", " ").split())
+    assert "ci_allow_fork_pipelines_to_run_in_parent_project=false" in text
+    assert "GITLAB_TOKEN, masked AND PROTECTED" in text
+    assert "has no job" not in text
 
 
-def test_on_gitlab_only_the_posters_name_the_token_s_environment(gitlab: dict[str, Any]) -> None:
-    assert gitlab[".poster"]["environment"] == {"name": "poster", "action": "access"}
-    with_it = [name for name, job in gitlab.items() if isinstance(job, dict) and job.get("extends") == ".poster"]
-    assert with_it == ["post", "post-forks"]
-    assert "environment" not in gitlab["pull-request"]
-    assert not [text for text in _strings(gitlab) if "GITLAB_TOKEN" in text]
-
-
-def test_on_gitlab_the_poster_of_forks_finds_the_job_and_its_report(gitlab: dict[str, Any]) -> None:
+def test_on_gitlab_the_poster_finds_the_job_and_its_report(gitlab: dict[str, Any]) -> None:
     assert gitlab[JOB]["artifacts"]["paths"] == [FOLDER]
     assert gitlab[JOB]["artifacts"]["when"] == "always"
     assert f"OUT={FOLDER}" in gitlab[JOB]["script"][-1]
-    assert gitlab["post"]["needs"] == [{"job": JOB, "artifacts": True}]

@@ -145,48 +145,139 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_reports_of_forks_are_posted_by_the_parent(
+def test_reports_of_all_merge_requests_are_posted_from_a_schedule(
     schedule: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "params.yaml").write_text(GATES)
-    shas = {number: f"{number:x}" * 40 for number in range(1, 7)}
+    schedule.files["main", "params.yaml"] = GATES.encode()
+    schedule.files["release", "params.yaml"] = b"gates:\n  strict: weights.map50_95 >= 0.99\n"
+    shas = {number: f"{number:x}" * 40 for number in range(1, 9)}
     for number, sha in shas.items():
-        schedule.add_pull(number, sha, from_fork=number != 6)
+        schedule.add_pull(number, sha, from_fork=number < 6, base="release" if number == 7 else "main")
     worse = made_up_review(head=shas[1], after=0.5, passed=True)
-    schedule.add_fork_report(1, _files(write_folder(tmp_path / "1", worse)), status="success")
-    schedule.add_fork_report(2, _files(write_folder(tmp_path / "2", made_up_review(head=HEAD))))  # of another commit
-    schedule.add_fork_report(3, {"review.json": b'{"state": "passed"}'})
-    schedule.add_fork_report(4, _files(write_folder(tmp_path / "4", made_up_review(head=shas[4]))))
+    schedule.add_report(1, _files(write_folder(tmp_path / "1", worse)), status="success")
+    schedule.add_report(2, _files(write_folder(tmp_path / "2", made_up_review(head=HEAD))))  # of another commit
+    schedule.add_report(3, {"review.json": b'{"state": "passed"}'})
+    schedule.add_report(4, _files(write_folder(tmp_path / "4", made_up_review(head=shas[4]))))
     schedule.pulls[4]["sha"] = "9" * 40  # a commit has come since
-    schedule.add_fork_report(6, _files(write_folder(tmp_path / "6", made_up_review(head=shas[6]))))  # no fork
-    arguments = ["--forks", "--gates-from", str(tmp_path / "params.yaml"), "--pauses", "0"]
-    assert main(arguments) == 0
+    schedule.add_report(6, _files(write_folder(tmp_path / "6", made_up_review(head=shas[6]))))
+    schedule.add_report(7, _files(write_folder(tmp_path / "7", made_up_review(head=shas[7]))))
+    merged = _files(write_folder(tmp_path / "8", made_up_review(head=shas[8])))
+    schedule.add_report(8, merged, merged_sha="d" * 40)
+    assert main(["--all", "--pauses", "0"]) == 0
     out = capfd.readouterr().out
-    assert [number for number, comments in schedule.comments.items() if comments] == [1]
-    assert "2 of 2 gates failed" in schedule.comments[1][0]["body"]  # by the parent's gates
-    assert "a run of the fork's own code" in schedule.comments[1][0]["body"]
+    assert [number for number, comments in schedule.comments.items() if comments] == [1, 6, 7, 8]
+    assert "2 of 2 gates failed" in schedule.comments[1][0]["body"]  # by the gates of the branch that it is to
+    assert "FROM A FORK" in schedule.comments[1][0]["body"]
+    assert "FROM A FORK" not in schedule.comments[6][0]["body"]
+    assert "gates failed: strict" in schedule.comments[7][0]["body"]
     assert "!2: not posted: the report is of commit" in out
     assert "!3: not posted: " in out
     assert "not a review" in out
     assert "!4: no ended job" in out
     assert "!5: no ended job" in out
-    assert "!6" not in out
-    assert not schedule.statuses  # a fork's commit takes none
+    told = {sha: [status["state"] for status in statuses] for sha, statuses in schedule.statuses.items()}
+    # A fork's commit takes none.
+    assert told == {shas[6]: ["success"], shas[7]: ["failed"], shas[8]: ["success"]}
     schedule.asked.clear()
-    assert main(arguments) == 0  # the next time
-    assert {one.path.split("/")[-2] for one in schedule.writes()} <= {"statuses"}
+    assert main(["--all", "--pauses", "0"]) == 0  # the next time
+    assert not schedule.writes()
+
+
+def test_the_schedule_takes_gates_of_a_file_where_it_is_said(schedule: Forge, tmp_path: Path) -> None:
+    schedule.add_pull(1, HEAD)
+    schedule.add_report(1, _files(write_folder(tmp_path / "1", made_up_review(after=0.5))))
+    (tmp_path / "params.yaml").write_text(GATES)
+    assert main(["--all", "--gates-from", str(tmp_path / "params.yaml"), "--pauses", "0"]) == 0
+    assert "2 of 2 gates failed" in schedule.comments[1][0]["body"]
+
+
+@pytest.mark.parametrize("place", ["reading", "posting"])
+def test_whatever_one_report_makes_happen_the_others_are_posted(
+    schedule: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    from pipelines import forge_schedule
+
+    schedule.files["main", "params.yaml"] = GATES.encode()
+    for number in (1, 2, 3):
+        schedule.add_pull(number, f"{number}" * 40)
+        review = made_up_review(head=f"{number}" * 40)
+        schedule.add_report(number, _files(write_folder(tmp_path / f"{number}", review)))
+    name = {"reading": "read_review", "posting": "post"}[place]
+    work = getattr(forge_schedule, name)
+    calls: list[object] = []
+
+    def fail_once(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OverflowError("int too large\n!9: comment created")
+        return work(*arguments)
+
+    monkeypatch.setattr(forge_schedule, name, fail_once)
+    assert main(["--all", "--pauses", "0"]) == 0
+    out = capfd.readouterr().out.splitlines()
+    assert [len(comments) for comments in schedule.comments.values()] == [1, 0, 1]
+    assert len(out) == 3
+    assert out[1].startswith("!2: not posted: ")
+    assert "OverflowError at test_forge.py:" in out[1]
+    [status] = schedule.statuses["2" * 40]
+    assert "no report that can be read" in status["description"]
+
+
+HOSTILE = {
+    "a long integer": ('"head":0.81', '"head":1' + "0" * 400),
+    "a large integer": ('"num_images":100', '"num_images":1' + "0" * 400),
+    "an infinity": ('"base":0.8', '"base":1e999'),
+    "a number that is none": ('"base":0.8', '"base":NaN'),
+    "a lone surrogate": ("It is made up.", r"\ud800"),
+    "a nul": ("It is made up.", r"\u0000"),
+    "deep": ('"changes":[', '"changes":' + "[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_report_keeps_back_no_other(
+    schedule: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str], case: str
+) -> None:
+    schedule.files["main", "params.yaml"] = GATES.encode()
+    for number in (1, 2):
+        schedule.add_pull(number, f"{number}" * 40)
+        files = _files(write_folder(tmp_path / f"{number}", made_up_review(head=f"{number}" * 40)))
+        if number == 1:
+            text = made_up_review(head="1" * 40).model_dump_json()
+            assert HOSTILE[case][0] in text
+            files["review.json"] = text.replace(*HOSTILE[case]).encode()
+        schedule.add_report(number, files)
+    assert main(["--all", "--pauses", "0"]) == 0
+    out = capfd.readouterr().out.splitlines()
+    assert len(out) == 2
+    assert out[1].startswith("!2: comment created")
+    assert schedule.statuses["1" * 40]
+
+
+def test_pictures_that_no_comment_shows_are_neither_read_nor_uploaded(schedule: Forge, tmp_path: Path) -> None:
+    names = {"curves": "curves.png", "extra": "extra.png"}
+    review = made_up_review().model_copy(update={"pictures": names})
+    folder = write_folder(tmp_path / "report", review)
+    assert set(read_report(folder, None).pictures) == {"curves"}
+    schedule.files["main", "params.yaml"] = GATES.encode()
+    schedule.add_pull(1, HEAD)
+    schedule.add_report(1, _files(folder))
+    assert main(["--all", "--pauses", "0"]) == 0
+    assert not [one for one in schedule.asked if "extra" in one.path]
+    assert [url.rpartition("/")[2].partition("-")[0] for url in schedule.uploads] == ["curves"]
 
 
 def test_a_fork_that_cannot_be_read_keeps_back_no_other(
     schedule: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    schedule.files["main", "params.yaml"] = GATES.encode()
     for number in (1, 2):
         schedule.add_pull(number, f"{number}" * 40, from_fork=True)
         review = made_up_review(head=f"{number}" * 40)
-        schedule.add_fork_report(number, _files(write_folder(tmp_path / f"{number}", review)))
+        schedule.add_report(number, _files(write_folder(tmp_path / f"{number}", review)))
     schedule.fail("GET", r"/projects/8/pipelines/10[0-4]/", status=403, times=1)
-    assert main(["--forks", "--pauses", "0"]) == 1
-    assert "a fork whose jobs it may see" in capfd.readouterr().err
+    assert main(["--all", "--pauses", "0"]) == 1
+    assert "whose jobs it may see" in capfd.readouterr().err
     assert [len(comments) for comments in schedule.comments.values()] == [0, 1]
 
 
@@ -195,15 +286,15 @@ def test_an_artifact_is_read_no_further_than_it_may_be(
 ) -> None:
     schedule.add_pull(1, HEAD, from_fork=True)
     files = _files(write_folder(tmp_path / "report"))
-    schedule.add_fork_report(1, {**files, "review.json": b" " * 20_000_001 + files["review.json"]})
-    assert main(["--forks", "--pauses", "0"]) == 0
+    schedule.add_report(1, {**files, "review.json": b" " * 20_000_001 + files["review.json"]})
+    assert main(["--all", "--pauses", "0"]) == 0
     assert "more than 20,000,000 bytes" in capfd.readouterr().out
     assert not schedule.comments[1]
 
 
-def test_forks_are_for_gitlab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["--forks", "--forge", "github", "--repository", "a/b"]) == 1
-    assert "--forks is for gitlab" in capfd.readouterr().err
+def test_a_schedule_is_for_gitlab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--all", "--forge", "github", "--repository", "a/b"]) == 1
+    assert "--all is for gitlab" in capfd.readouterr().err
 
 
 def test_the_runner_says_where_it_is() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,15 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forge_jobs import NUMBER, environment, post
 from forge_report_folder import GATES, HEAD, made_up_review, write_folder
 from forge_server import REPOSITORY, TOKEN, Forge, forge_server
 
-from pipelines.forge_report import read_report
-from pipelines.pr_comment import main
 from plumbline.review.comment import MARKER
 
-NUMBER = 12
-FAST = ["--pauses", "0,0", "--timeout", "5"]
 FORGES = ("github", "gitlab")
 
 
@@ -38,22 +34,6 @@ def runner(request: pytest.FixtureRequest, server: Forge, monkeypatch: pytest.Mo
     for name, value in environment(request.param, server).items():
         monkeypatch.setenv(name, value)
     return str(request.param)
-
-
-def environment(forge: str, server: Forge) -> dict[str, str]:
-    if forge == "github":
-        return {
-            "GITHUB_ACTIONS": "true", "GITHUB_API_URL": server.url, "GITHUB_SERVER_URL": server.url,
-            "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_REF": f"refs/pull/{NUMBER}/merge", "GITHUB_TOKEN": TOKEN,
-        }  # fmt: skip
-    return {
-        "GITLAB_CI": "true", "CI_API_V4_URL": f"{server.url}/api/v4", "CI_SERVER_URL": server.url,
-        "CI_PROJECT_ID": "7", "CI_MERGE_REQUEST_IID": str(NUMBER), "GITLAB_TOKEN": TOKEN,
-    }  # fmt: skip
-
-
-def post(folder: Path, *more: str) -> int:
-    return main(["--report", str(folder), *FAST, *more])
 
 
 def test_one_comment_is_made_and_then_updated_in_place(server: Forge, runner: str, tmp_path: Path) -> None:
@@ -81,7 +61,8 @@ def test_the_same_report_again_sends_only_the_status(server: Forge, runner: str,
     body = server.comments[NUMBER][0]["body"]
     server.asked.clear()
     assert post(folder) == 0
-    assert [one.path.split("/")[-2] for one in server.writes()] == ["statuses"]
+    # On GitLab each status that is written is one more row of the commit's pipelines.
+    assert [one.path.split("/")[-2] for one in server.writes()] == (["statuses"] if runner == "github" else [])
     assert server.comments[NUMBER][0]["body"] == body
 
 
@@ -235,10 +216,13 @@ def test_the_pull_request_is_found_by_its_head(
     for number in (1, 2, 3, 4):
         server.add_pull(number, f"{number:040x}")
     server.add_pull(20, HEAD, base="release")
-    folder = write_folder(tmp_path / "report")
-    assert post(folder, "--head-sha", HEAD) == 0
-    assert server.comments[NUMBER]  # of the two with that head: the one into the report's base
-    assert not server.comments[20]
+    for base in ("main", "origin/main", "base/main"):
+        server.comments[NUMBER].clear()
+        side = made_up_review().base.model_copy(update={"name": base})
+        folder = write_folder(tmp_path / "report", made_up_review().model_copy(update={"base": side}))
+        assert post(folder, "--head-sha", HEAD) == 0
+        assert server.comments[NUMBER]  # of the two with that head: the one into the report's base
+        assert not server.comments[20]
     server.pulls[NUMBER]["base"] = "next"
     assert post(folder, "--head-sha", HEAD) == 1
     assert "got 12, 20" in capfd.readouterr().err
@@ -255,7 +239,8 @@ def test_the_gates_of_the_base_decide(server: Forge, runner: str, tmp_path: Path
     assert server.statuses[HEAD][0]["state"] in ("failure", "failed")
     body = server.comments[NUMBER][0]["body"]
     assert "2 of 2 gates failed" in body
-    assert "is removed by this change" in body
+    assert "The run has no gate no\\_loss of the poster's params.yaml" in body
+    assert "by this change" not in body  # which may be none of it: the base has moved, or is another branch
 
 
 def test_gates_that_cannot_be_judged_are_an_error_and_no_pass(server: Forge, runner: str, tmp_path: Path) -> None:
@@ -322,7 +307,7 @@ def test_the_token_is_in_no_log_whatever_happens(server: Forge, forge: str, tmp_
         "import pipelines.forge_post as p; from pipelines.pr_comment import main;"
         f"done = main(['--report', {str(folder)!r}, '--pauses', '0,0']);"
         "p.post = lambda *a: 1 / 0;"
-        "import pipelines.pr_comment as c; c.post = p.post;"
+        "import pipelines.pr_comment as c; c.post = p.post; c.exit_code = lambda work: work();"
         f"main(['--report', {str(folder)!r}, '--pauses', '0,0'])"
     )
     variables = {**_bare_environment(), **environment(forge, server)}
@@ -344,30 +329,6 @@ def test_a_token_that_no_header_takes_is_not_quoted(
     out, err = capfd.readouterr()
     assert "holds no token" in err
     assert token not in out + err
-
-
-def test_a_name_in_the_report_is_no_command_to_the_runner(
-    server: Forge, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environment("github", server).items():
-        monkeypatch.setenv(name, value)
-    assert post(write_folder(tmp_path / "report"), "--dry-run") == 0
-    lines = capfd.readouterr().out.splitlines()
-    assert lines[0].startswith("::stop-commands::")
-    word = lines[0].removeprefix("::stop-commands::")
-    assert f"::{word}::" in lines
-
-    folder = write_folder(tmp_path / "forged")
-    values = {**json.loads((folder / "review.json").read_text()), "a\n::add-mask::b": 1}
-    (folder / "review.json").write_text(json.dumps(values))
-    assert post(folder, "--dry-run") == 1
-    err = capfd.readouterr().err
-    assert "add-mask" in err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    gate = made_up_review().gates[0].model_copy(update={"name": "a\n::add-mask::b", "passed": False})
-    report = read_report(write_folder(tmp_path / "named", made_up_review().model_copy(update={"gates": (gate,)})), None)
-    assert "\n" not in report.description
 
 
 def _bare_environment() -> dict[str, str]:
