@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
+@pytest.mark.long
 def test_what_is_compared_makes_the_same_and_every_figure_is_there(tmp_path):
     out = tmp_path / "bench.json"
     subprocess.run([sys.executable, BENCHMARKS / "flow.py", "--quick", "--out", out], check=True, capture_output=True)

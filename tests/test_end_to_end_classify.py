@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from project_clone import TINY_CLASSIFY, Clone
 
-from plumbline.runtime.preprocess import read_image
+from plumbline.dataset_images import load_image
+from plumbline.manifest import read_dataset
 from plumbline.runtime.session import load_artifact
 
 TARGETS = tuple(f"{backend}-{precision}" for backend in ("onnx", "openvino", "ncnn") for precision in ("fp32", "int8"))
@@ -50,9 +51,10 @@ def test_an_artifact_runs_alone(clone):
     session = load_artifact(clone.folder / "models/artifacts/onnx-int8")
     assert session.artifact.task == "classify"
     predictions = pd.read_parquet(clone.folder / "reports/evaluate/onnx-int8/predictions.parquet")
-    images = pd.read_parquet(clone.folder / "data/validated/images.parquet").set_index("image_id")
+    data = read_dataset(clone.folder / "data/validated", root=clone.folder / "data/dataset")
+    paths = data.images.set_index("image_id")["path"]
     for row in predictions.head(5).itertuples():
-        found = session.predict(read_image(clone.folder / "data/dataset" / images.at[row.image_id, "path"]))
+        found = session.predict(load_image(data, paths[row.image_id]))
         assert found.class_id == row.class_id
         assert found.confidence == pytest.approx(row.confidence, abs=1e-6)
         assert found.accepted == (found.confidence >= session.artifact.decode.confidence_threshold)
