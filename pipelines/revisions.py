@@ -260,7 +260,7 @@ class _Reader:
     def _has_results(self) -> bool:
         """Whether there is anything that the line wrote. One file that is missing is another thing: it is an error."""
         if self._rev is None:
-            return (self._root / "dvc.lock").is_file()
+            return (self._root / "dvc.lock").is_file() or (self._root / "reports/evaluate").is_dir()
         # Not of DVC's file system: there an output is as soon as dvc.yaml names it.
         commit = resolve(self._root, self._rev)
         return bool(git(self._root, "ls-tree", "--name-only", commit, "dvc.lock", "reports/evaluate/"))
