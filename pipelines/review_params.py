@@ -84,12 +84,3 @@ def gates_of(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
         ParamsError: A gate is none.
     """
     return dict(check_section(path, GATES, values.get(GATES) or {}, GateParams).root)
-
-
-def read_gates(path: Path) -> dict[str, str]:
-    """Read the gates of a params.yaml; none where it has no such section, as one of before there were gates has not.
-
-    Raises:
-        ParamsError: It cannot be read, or a gate is none.
-    """
-    return gates_of(path, read_params(path))

@@ -80,17 +80,20 @@ def git(root: Path, *arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def open_files(root: Path, rev: str | None) -> DVCFileSystem:
-    """Open a revision's files, those that DVC keeps too; None for the working tree.
+def open_files(root: Path, commit: str | None) -> DVCFileSystem:
+    """Open a commit's files, those that DVC keeps too.
+
+    Args:
+        root: The project.
+        commit: From `resolve`; None for the working tree.
 
     Raises:
-        EvaluationError: There is no such commit, or no project.
+        EvaluationError: It is no project.
     """
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    commit = None if rev is None else resolve(root, rev)
     try:
         with Repo(str(root)) as repo:
             # The caches and remotes of today: a commit knows only those of its own day.
@@ -162,8 +165,9 @@ def without_results(root: Path, rev: str, like: Revision) -> Revision:
     Raises:
         EvaluationError: There is no such commit, or its params.yaml cannot be read.
     """
+    commit = resolve(root, rev)
     with TemporaryDirectory(prefix="plumbline-revision-") as temporary:
-        path, files = Path(temporary) / PARAMS_FILE, open_files(root, rev)
+        path, files = Path(temporary) / PARAMS_FILE, open_files(root, commit)
         params = {}
         if files.exists(str(PARAMS_FILE)):
             path.write_bytes(read_file(files, str(PARAMS_FILE), rev))
@@ -172,7 +176,7 @@ def without_results(root: Path, rev: str, like: Revision) -> Revision:
         like.run.data, images=like.run.data.images.iloc[:0], annotations=like.run.data.annotations.iloc[:0]
     )
     return dataclasses.replace(
-        like, name=rev, commit=resolve(root, rev), is_clean=True, params=params, splits=like.splits.iloc[:0],
+        like, name=rev, commit=commit, is_clean=True, params=params, splits=like.splits.iloc[:0],
         run=dataclasses.replace(like.run, name=rev, data=data, images=like.run.images.iloc[:0], predictions={}),
         scored={}, validation={}, threshold={},
     )  # fmt: skip
@@ -183,7 +187,8 @@ class _Reader:
 
     def __init__(self, root: Path, rev: str | None, name: str, folder: Path) -> None:
         self._root, self._rev, self._name, self._folder = root, rev, name, folder
-        self._files = open_files(root, rev)
+        self._commit = resolve(root, rev or "HEAD")
+        self._files = open_files(root, None if rev is None else self._commit)
 
     def revision(self) -> Revision:
         params = read_params(self._bring(str(PARAMS_FILE)))
@@ -202,7 +207,7 @@ class _Reader:
         run, splits = self._run(task, params, scored)
         return Revision(
             name=self._name,
-            commit=resolve(self._root, self._rev or "HEAD"),
+            commit=self._commit,
             is_clean=self._rev is not None or not git(self._root, "status", "--porcelain", "--untracked-files=no"),
             params=params,
             run=run,
@@ -262,8 +267,7 @@ class _Reader:
         if self._rev is None:
             return (self._root / "dvc.lock").is_file() or (self._root / "reports/evaluate").is_dir()
         # Not of DVC's file system: there an output is as soon as dvc.yaml names it.
-        commit = resolve(self._root, self._rev)
-        return bool(git(self._root, "ls-tree", "--name-only", commit, "dvc.lock", "reports/evaluate/"))
+        return bool(git(self._root, "ls-tree", "--name-only", self._commit, "dvc.lock", "reports/evaluate/"))
 
     def _is_there(self, path: str) -> bool:
         return bool(self._files.exists(path))

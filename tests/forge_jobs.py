@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from forge_server import REPOSITORY, TOKEN, Forge
 
 from pipelines.pr_comment import main
@@ -23,6 +26,15 @@ def environment(forge: str, server: Forge) -> dict[str, str]:
         "GITLAB_CI": "true", "CI_API_V4_URL": f"{server.url}/api/v4", "CI_SERVER_URL": server.url,
         "CI_PROJECT_ID": "7", "CI_MERGE_REQUEST_IID": str(NUMBER), "GITLAB_TOKEN": TOKEN,
     }  # fmt: skip
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, values: Mapping[str, str]) -> None:
+    """Take away what the runner of these tests has set, and set that."""
+    for name in list(os.environ):
+        if name.startswith(("GITHUB_", "GITLAB_", "CI")):
+            monkeypatch.delenv(name)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
 
 
 def post(folder: Path, *more: str) -> int:

@@ -62,12 +62,16 @@ def score_rows(
 ) -> Iterator[Change]:
     """Make the rows of the scores: of all artifacts of both, those with an interval first."""
     names = [*head.scored, *(name for name in base.scored if name not in head.scored)]
+    is_whole = _is_whole(base, head, pairs)
     is_comparable = len(pairs) > 0 and set(base.run.data.class_names) == set(head.run.data.class_names)
     for name in names:
         found: list[Difference] = []
         if is_comparable and name in head.scored and name in base.scored:
-            found = _differences(base, head, name, pairs, settings, tell)
-        yield from _rows_of(base, head, name, found, is_whole=_is_whole(base, head, pairs))
+            pair = pair_of(base, head, name, pairs)
+            if not (is_whole and _is_same(pair)):  # metrics.json says it all
+                tell(f"{name}: {settings.samples} samples of {len(pair.images)} images")
+                found = _differences(pair, head, settings)
+        yield from _rows_of(base, head, name, found, is_whole=is_whole)
 
 
 def shown_artifact(base: Revision, head: Revision) -> str:
@@ -85,19 +89,8 @@ def _is_whole(base: Revision, head: Revision, pairs: pd.DataFrame) -> bool:
     return same_images and not count_other_labels(base.run.data.annotations, head.run.data.annotations, pairs)
 
 
-def _differences(  # noqa: PLR0917
-    base: Revision,
-    head: Revision,
-    name: str,
-    pairs: pd.DataFrame,
-    settings: BootstrapSettings,
-    tell: Callable[[str], None],
-) -> list[Difference]:
-    pair = pair_of(base, head, name, pairs)
-    if _is_same(pair) and _is_whole(base, head, pairs):
-        return []  # metrics.json says it all
+def _differences(pair: Pair, head: Revision, settings: BootstrapSettings) -> list[Difference]:
     room = task_module(head.run.task, "reviewing")
-    tell(f"{name}: {settings.samples} samples of {len(pair.images)} images")
     evaluate = head.params.get("evaluate", {})
     columns = [column for column in evaluate.get("slices", ()) if column != BOX_SIZE and column in pair.images.columns]
     slices = image_slices(pair.images, columns, int(evaluate.get("slice_bins", 3)))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from flow_runs import History
+from forge_jobs import set_environment
 from forge_server import REPOSITORY, TOKEN, Forge, forge_server
 from review_project import ReviewProject, run_project
 
@@ -26,9 +27,7 @@ def project(tmp_path_factory, tmp_path, alone) -> ReviewProject:
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
     """Where clones and reports are; and no forge is known."""
-    for name in list(os.environ):
-        if name.startswith(("GITHUB_", "GITLAB_", "CI")):
-            monkeypatch.delenv(name)
+    set_environment(monkeypatch, {})
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     return tmp_path / "home"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import threading
 import zlib
@@ -12,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from forge_jobs import set_environment
 from forge_report_folder import GATES, HEAD, made_up_review, write_folder
 from forge_server import REPOSITORY, TOKEN, Forge, forge_server
 
@@ -34,12 +34,8 @@ def server() -> Iterator[Forge]:
 @pytest.fixture
 def schedule(server: Forge, monkeypatch: pytest.MonkeyPatch) -> Forge:
     """The environment of the parent project's scheduled pipeline."""
-    for name in list(os.environ):
-        if name.startswith(("GITHUB_", "GITLAB_", "CI_")):
-            monkeypatch.delenv(name)
     values = {"GITLAB_CI": "true", "CI_API_V4_URL": f"{server.url}/api/v4", "CI_PROJECT_ID": "7", "GITLAB_TOKEN": TOKEN}
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, values)
     return server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,7 +14,8 @@ from pathlib import Path
 import cv2
 import pytest
 from flow_runs import run_flow
-from forge_server import REPOSITORY, TOKEN, Forge, forge_server
+from forge_jobs import environment, set_environment
+from forge_server import Forge, forge_server
 from git_project import output
 from review_project import BRANCHES, CHANGES, GATES, TARGETS, ReviewProject, read_yaml, run_project, write_yaml
 
@@ -80,15 +80,7 @@ def forge() -> Iterator[Forge]:
 @pytest.fixture(params=["github", "gitlab"])
 def runner(request, forge, monkeypatch) -> Forge:
     """A forge, and the environment of its runner on the pull request 12."""
-    for name in list(os.environ):
-        if name.startswith(("GITHUB_", "GITLAB_", "CI")):
-            monkeypatch.delenv(name)
-    github = {"GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_API_URL": forge.url,
-              "GITHUB_SERVER_URL": forge.url, "GITHUB_TOKEN": TOKEN, "GITHUB_REF": "refs/pull/12/merge"}  # fmt: skip
-    gitlab = {"GITLAB_CI": "true", "CI_SERVER_URL": forge.url, "CI_API_V4_URL": f"{forge.url}/api/v4",
-              "CI_PROJECT_ID": "7", "CI_MERGE_REQUEST_IID": "12", "GITLAB_TOKEN": TOKEN}  # fmt: skip
-    for name, value in (github if request.param == "github" else gitlab).items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, environment(request.param, forge))
     return forge
 
 

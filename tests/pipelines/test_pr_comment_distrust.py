@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forge_jobs import NUMBER, environment, post
+from forge_jobs import NUMBER, environment, post, set_environment
 from forge_report_folder import GATES, HEAD, made_up_review, write_folder
 from forge_server import REPOSITORY, Forge, forge_server
 
@@ -27,11 +26,7 @@ def server() -> Iterator[Forge]:
 @pytest.fixture(params=FORGES)
 def runner(request: pytest.FixtureRequest, server: Forge, monkeypatch: pytest.MonkeyPatch) -> str:
     """The environment of a runner, of either forge."""
-    for name in list(os.environ):
-        if name.startswith(("GITHUB_", "GITLAB_", "CI_")):
-            monkeypatch.delenv(name)
-    for name, value in environment(request.param, server).items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch, environment(request.param, server))
     return str(request.param)
 
 
