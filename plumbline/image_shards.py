@@ -13,6 +13,7 @@ a new image changes the one shard that it falls into. Readers that need a file g
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -94,8 +95,7 @@ def _write_shard(work: Path, paths: Iterable[str], target: Path) -> Iterator[tup
             entry.size, entry.mode = len(data), 0o644
             header = len(entry.tobuf(tarfile.PAX_FORMAT, archive.encoding, archive.errors))
             offset = archive.offset + header
-            with (work / path).open("rb") as file:
-                archive.addfile(entry, file)
+            archive.addfile(entry, io.BytesIO(data))
             yield path, (offset, len(data), hashlib.sha256(data).digest())
 
 

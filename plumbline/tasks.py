@@ -8,6 +8,7 @@ A stage imports the one room that it needs (`task_module`), and names it as its 
 - ``scoring``: ``truth_of``, ``prediction_rows``, ``choose_threshold``, ``evaluate``, ``curves_picture``,
   ``worst_sheet``, ``bootstrap``, see `plumbline.scores`.
 - ``reporting``: the rows and parts of the report.
+- ``reviewing``: the intervals of a difference and the images that changed, see `plumbline.review`.
 """
 
 from __future__ import annotations
