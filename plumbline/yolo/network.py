@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from plumbline.errors import BackendError
 from plumbline.networks import Network
 from plumbline.runtime.artifact import InputSpec, OutputSpec, Preprocessing
+from plumbline.torch_files import check_torch_file
 from plumbline.yolo import first_line, quiet_ultralytics
 
 
@@ -72,11 +72,10 @@ def load_network(weights: Path) -> Network:
     from ultralytics.nn.tasks import load_checkpoint
 
     try:
+        check_torch_file(weights)
         model, checkpoint = load_checkpoint(weights, device=torch.device("cpu"))
         size = int(checkpoint["train_args"]["imgsz"])
-    except (
-        RuntimeError, OSError, TypeError, KeyError, EOFError, AttributeError, ImportError, pickle.UnpicklingError
-    ) as error:  # fmt: skip
+    except Exception as error:  # a pickled model whose classes are others here raises almost anything
         raise BackendError(
             f"{weights}: not a checkpoint that ultralytics can read ({first_line(error)}); train again"
         ) from error

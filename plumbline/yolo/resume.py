@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 
 from plumbline.files import replacing
+from plumbline.torch_files import DamagedFileError, read_torch_file
 
 STATE = "state.pt"
 
@@ -61,11 +61,9 @@ def save_state(trainer: Any, path: Path, rows: list[dict[str, float]], best: byt
 
 def read_state(path: Path) -> dict[str, Any] | None:
     """Read a state; None where there is none, or one that a failing disk has damaged: then training starts again."""
-    if not path.is_file():
-        return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        state: dict[str, Any] = read_torch_file(path, weights_only=False)
+    except (FileNotFoundError, DamagedFileError):
         return None
     return state if isinstance(state, dict) and "rows" in state else None
 

@@ -84,6 +84,8 @@ def train_detector(
     state = read_state(work / STATE)
     done = len(state["rows"]) if state else 0
     rows = state["rows"] if state else []
+    if state is None and (work / STATE).is_file():
+        say(f"train: {work / STATE} is damaged; starting again from the first epoch")
     if done:
         say(f"train: going on after epoch {done} of {settings.epochs}, from {work / STATE}")
     if tensorboard is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,11 +10,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from plumbline.classify.training.weights_file import ClassifierWeights, write_weights
 from plumbline.event_files import EpochEvents
+from plumbline.torch_files import DamagedFileError, check_torch_file, read_torch_file
 
 LAST = "last.ckpt"
 COLUMNS = ("epoch", "train_loss", "val_loss", "learning_rate", "val_top1", "val_macro_f1")
@@ -54,15 +53,13 @@ def kept_rows(work: Path, say: Callable[[str], None]) -> list[Row]:
     if not last.is_file():
         return []
     try:
-        checkpoint = torch.load(last, map_location="cpu", weights_only=True)
+        checkpoint = read_torch_file(last, weights_only=True)
         rows: list[Row] = checkpoint["callbacks"][Keeper.STATE_KEY]["rows"]
-        whole = best_path(work, rows).is_file()
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
-        whole = False
-    if whole:
-        return rows
-    say(f"train: {last} cannot be read; starting again from the first epoch")
-    return []
+        check_torch_file(best_path(work, rows))
+    except (FileNotFoundError, DamagedFileError, ValueError, KeyError, TypeError) as error:
+        say(f"train: {last} cannot be gone on from ({error}); starting again from the first epoch")
+        return []
+    return rows
 
 
 @dataclass(frozen=True)

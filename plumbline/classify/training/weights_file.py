@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from plumbline.errors import BackendError
 from plumbline.files import replacing
 from plumbline.runtime.artifact import Preprocessing
+from plumbline.torch_files import DamagedFileError, read_torch_file
 
 FORMAT = "plumbline classifier 1"
 
@@ -65,11 +65,13 @@ def read_weights(path: Path) -> ClassifierWeights:
         BackendError: It is missing, not such a file, or damaged.
     """
     try:
-        values: Any = torch.load(path, map_location="cpu", weights_only=True)
+        values: Any = read_torch_file(path, weights_only=True)
     except FileNotFoundError as error:
         raise BackendError(f"{path}: no such file, expected trained weights; run the train stage") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise BackendError(f"{path}: {_FOREIGN}, got a file that cannot be read as such; {_WHAT_TO_DO}") from error
+    except DamagedFileError as error:
+        raise BackendError(
+            f"{path}: {_FOREIGN}, got a file that cannot be read as such ({error}); {_WHAT_TO_DO}"
+        ) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         got = f"format {values.get('format')!r}" if isinstance(values, dict) else type(values).__name__
         raise BackendError(f"{path}: {_FOREIGN}, got {got}; {_WHAT_TO_DO}")

@@ -34,7 +34,8 @@ def test_a_run_killed_five_times_ends_with_the_same_bits(found):
 
 def test_a_checkpoint_cut_short_means_starting_again_and_is_said(found):
     again = found["again"]
-    assert "last.ckpt cannot be read; starting again from the first epoch" in again["lines"][0]
+    assert "last.ckpt cannot be gone on from (not a whole ZIP archive, as torch.save writes: BadZ" in again["lines"][0]
+    assert again["lines"][0].endswith("; starting again from the first epoch")
     assert again["resumed"] == 0
     for key in ("weights", "last_state", "epochs_exact"):
         assert again[key] == found["reference"][key], key

@@ -139,8 +139,11 @@ def test_a_head_that_is_trained_twice_goes_on_too(tmp_path):
 
 
 def test_a_damaged_state_means_from_the_start(tmp_path):
-    from plumbline.yolo.resume import read_state
-
-    for content in (b"junk", b"", b"PK", os.urandom(1000)):
-        (tmp_path / "state.pt").write_bytes(content)
-        assert read_state(tmp_path / "state.pt") is None
+    whole = outcome(train_in(tmp_path / "whole", epochs=1))
+    state = tmp_path / "whole/work/state.pt"
+    damaged = bytearray(state.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    state.write_bytes(damaged)
+    lines: list[str] = []
+    assert outcome(train_in(tmp_path / "whole", say=lines.append, epochs=1)) == whole
+    assert lines[0].endswith("state.pt is damaged; starting again from the first epoch")
