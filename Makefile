@@ -81,10 +81,10 @@ rknn: setup ## The environment of Rockchip's converter, for targets with the bac
 
 test: setup ## All tests but the long ones, and `make check`
 	$(MAKE) --no-print-directory check
-	$(PYTEST) -m "not long"
+	$(PYTEST) --hypothesis-profile=repeatable -m "not long"
 
-test-long: setup ## The tests that take minutes each
-	$(PYTEST) -m long
+test-long: setup ## The tests that take minutes each, and those by properties with new examples
+	$(PYTEST) -m "long or hypothesis"
 
 bench-data: setup ## Speed and memory of the scan and of a million rows, beside other tools (BENCH="--quick": a try)
 	python benchmarks/data_scan.py $(BENCH)

@@ -28,6 +28,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Machines are shared and noisy: nothing is timed.
 settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noisy")
+# For CI, whose red has to mean that the change is wrong: the same examples for the same test. Others are drawn by every
+# `pytest` by hand and by `make test-long`.
+settings.register_profile("repeatable", settings.get_profile("noisy"), derandomize=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
