@@ -62,9 +62,20 @@ def test_a_flipped_bit_of_a_tensor_is_found(path):
     damaged[SAVED.index(CONTENT["weights"].numpy().tobytes()) + 600] ^= 1
     path.write_bytes(damaged)
     assert not same(torch.load(path))
-    with pytest.raises(DamagedFileError, match=r"the checksum of .*/data/0 in it is another"):
+    with pytest.raises(DamagedFileError, match=r"^archive/data/0 in it is damaged"):
         read_torch_file(path, weights_only=True)
     with pytest.raises(DamagedFileError):
+        check_torch_file(path)
+
+
+def test_a_tensor_that_is_marked_as_a_folder_is_found(path):
+    # Of which torch.load gives what the memory happens to hold.
+    entry = SAVED.rindex(b"archive/data/0") - 46  # in the list at the end
+    assert SAVED[entry : entry + 4] == b"PK\x01\x02"
+    damaged = bytearray(SAVED)
+    damaged[entry + 38] ^= 0x10
+    path.write_bytes(damaged)
+    with pytest.raises(DamagedFileError, match=r"^archive/data/0 in it is damaged"):
         check_torch_file(path)
 
 
