@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import fcntl
 import filecmp
 import os
 import re
@@ -22,13 +21,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from pipelines.check_params import Override, check_params, parse_override, stage_sections
+from pipelines.file_lock import locked
 from pipelines.interrupts import exit_on_sigterm
 from pipelines.run_stage import run_dvc
 from plumbline.errors import PlumblineError
@@ -102,9 +102,9 @@ def _check_identity(root: Path) -> None:
 def _alone(place: Path) -> Iterator[None]:
     """Let no second run into the folder while this one is in it, however this one ends."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    with place.with_name(f"{place.name}.lock").open("w") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(place.with_name(f"{place.name}.lock"), wait=False))
         except BlockingIOError as error:
             raise BesideError(f"{place}: a run of this name is under way; wait for its end, or end it") from error
         yield

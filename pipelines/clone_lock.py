@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import psutil
 
 from pipelines.dvc_command import NEW
+from pipelines.file_lock import locked
 from pipelines.process_group import end_group_id
 from pipelines.run_stage import FLOW_ROOT
 from plumbline.errors import PlumblineError
@@ -43,9 +43,9 @@ def sole_flow(root: Path, record: dict[str, Any]) -> Iterator[dict[str, Any] | N
     """
     path = root / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:  # the kernel lets go of it, however this process ends
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(path, wait=False))
         except BlockingIOError as error:
             by = (_read_record(root) or {}).get("pid", "?")
             raise BusyError(

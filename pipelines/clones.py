@@ -21,7 +21,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipelines.mirror import CloneError, Mirror, git, locked, redacted
+from pipelines.file_lock import locked
+from pipelines.mirror import CloneError, Mirror, git, redacted
 from plumbline.files import replacing
 
 HOME_VARIABLE = "PLUMBLINE_HOME"

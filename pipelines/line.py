@@ -230,7 +230,7 @@ def verdict(graph: Graph, states: Mapping[str, State[Any]]) -> State[None]:
     failed = [name for name in graph.names if states[name].is_final() and not states[name].is_completed()]
     if not failed:
         cached = sum(states[name].name == CACHED for name in graph.names)
-        return Completed(message=f"{len(graph.names) - cached} stages ran, {cached} were up to date")
+        return Completed(message=f"stages: {len(graph.names) - cached} ran, {cached} were up to date")
     not_run = [name for name in graph.names if not states[name].is_final()]
     told = [str(states[name].message).splitlines() for name in failed]
     headline = "; ".join(lines[0] for lines in told)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import subprocess
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pipelines.file_lock import locked
 from plumbline.errors import PlumblineError
 from plumbline.files import replacing
 
-POLL_S = 0.5
 FULL_SHA = re.compile(r"[0-9a-f]{40}")
 # No option, and no refspec: a colon would say where in the mirror it is written to.
 REVISION = re.compile(r"[^\s:*?\[\\^+-][^\s:*?\[\\]*")
@@ -143,37 +140,6 @@ def redacted(repository: str) -> str:
     ('https://example.com/a.git', 'git@example.com:a.git')
     """
     return re.sub(r"^(\w+://)[^/@]*@", r"\1", repository)
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends.
-
-    Raises:
-        BlockingIOError: Another process has it, and `wait` is False.
-    """
-    while True:
-        with path.open("a") as file:  # "w" would say that it was used now
-            try:
-                # Polled: an exception of a signal's handler comes through, whatever Python does with the call.
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not wait:
-                    raise
-                time.sleep(POLL_S)
-                continue
-            if not _is_at(file.fileno(), path):
-                continue  # who had it has removed the file
-            os.utime(path)
-            yield
-            return
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def git(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import fcntl
 import os
 import platform
 import signal
@@ -18,11 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.clones import HOME_VARIABLE, REPOSITORY_VARIABLE
+from pipelines.file_lock import locked
 from pipelines.interrupts import exit_on_sigterm
 from pipelines.process_group import end_group
 from pipelines.server import SERVER_FILE, ServerError, running_server, server_command, set_up_prefect, wait_for_answer
@@ -213,9 +213,9 @@ def check_port(host: str, port: int) -> None:
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "serve.lock").open("a") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(home / "serve.lock", wait=False))
         except BlockingIOError as error:
             at = (running_server(home) or "it is starting").removesuffix("/api")
             raise ServerError(f"{home}: make server runs already ({at}); end that one first") from error

@@ -188,7 +188,7 @@ def test_retrain_works_in_a_clean_clone_and_brings_its_results_back(served, tmp_
 
     first = served.ended(run := served.run("retrain", repository=str(project.root)))
     assert first["type"] == "COMPLETED", first
-    assert first["message"].startswith("2 stages ran, 0 were up to date; results: branch plumbline/retrain-main-")
+    assert first["message"].startswith("stages: 2 ran, 0 were up to date; results: branch plumbline/retrain-main-")
     branch = first["message"].rpartition(" ")[2]
     assert json.loads(project.git("show", f"{branch}:metrics.json")) == {"photos": 1}
     assert str(run) in project.git("show", "-s", "--format=%b", branch)
@@ -196,7 +196,7 @@ def test_retrain_works_in_a_clean_clone_and_brings_its_results_back(served, tmp_
     assert project.ran() == ["copies", "counts"]
 
     second = served.ended(run := served.run("retrain", repository=str(project.root)))
-    assert second["message"] == f"0 stages ran, 2 were up to date; results: branch {branch}"
+    assert second["message"] == f"stages: 0 ran, 2 were up to date; results: branch {branch}"
     assert served.stages(run) == {"copy": "Cached", "count": "Cached"}
     assert project.ran() == []
     assert project.git("branch", "--format=%(refname:short)").split("\n") == ["main", branch]

@@ -16,7 +16,7 @@ ALL = ["prepare", "fragile", "behind", "make@b-two", "make@a-one", "report"]
 
 def test_all_stages_run_then_none_is_run_again(project, prefect_api):
     first = run_flow(project.root)
-    assert first.flow_run().state.message == "6 stages ran, 0 were up to date"
+    assert first.flow_run().state.message == "stages: 6 ran, 0 were up to date"
     assert first.stages() == dict.fromkeys(ALL, "Completed")
     assert f"prepared by {sys.executable}" in first.logs()
 
@@ -27,7 +27,7 @@ def test_all_stages_run_then_none_is_run_again(project, prefect_api):
     assert json.loads(metrics.data) == [{"file": "metrics.json", "metric": "map50", "value": 0.5}]
 
     second = run_flow(project.root)
-    assert second.flow_run().state.message == "0 stages ran, 6 were up to date"
+    assert second.flow_run().state.message == "stages: 0 ran, 6 were up to date"
     assert second.stages() == dict.fromkeys(ALL, "Cached")
 
 

@@ -202,7 +202,7 @@ def test_dvc_lock_is_a_serial_runs_twenty_times_over(empty_project, prefect_api,
     for number in range(20):
         forget(empty_project.root)
         state = run_flow(empty_project.root).flow_run().state
-        assert state.message == "14 stages ran, 0 were up to date", number
+        assert state.message == "stages: 14 ran, 0 were up to date", number
         assert lock_of(empty_project.root) == serial, number
         assert empty_project.dvc("status", "--json").strip() == "{}", number
 
