@@ -113,4 +113,7 @@ format: setup ## Let ruff lay out the code
 
 clean: ## Remove everything that the line has made here; environments and DVC's cache stay
 	rm -rf data/dataset data/.unpacked data/validated data/splits.parquet models reports/findings.* reports/data_docs reports/tensorboard
+	@# Of stages that were killed; of data the first level alone, as below it is the user's.
+	find data/.[!.]*.???????? -maxdepth 0 -type d -exec rm -rf {} + 2>/dev/null || true
+	find reports -depth -type d -name '.*.????????' -exec rm -rf {} +
 	test ! -d .cache || find .cache -mindepth 1 -maxdepth 1 ! -name rknn ! -name server -exec rm -rf {} +

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Graph:
-    """All stages, each after everything that it needs; apart from that, in dvc.yaml's order."""
+    """All stages, each after everything that it needs; apart from that, in dvc.yaml's order.
+
+    Attributes:
+        stages: In that order.
+        outs: Absolute paths of what the stages write.
+    """
 
     stages: tuple[Stage, ...]
+    outs: tuple[Path, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -170,7 +176,8 @@ def _read(root: Path, with_status: bool) -> tuple[Graph, frozenset[str]]:
             }
             descs = {names[node]: node.desc or "" for node in nodes}
             metas = {names[node]: node.meta for node in nodes}
-            graph = graph_of(needs, descs, metas)
+            outs = sorted(Path(out.fs_path) for node in nodes for out in node.outs if out.is_in_repo)
+            graph = replace(graph_of(needs, descs, metas), outs=tuple(outs))
             changed: frozenset[str] = frozenset()
             if with_status:
                 with repo.lock:

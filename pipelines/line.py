@@ -26,6 +26,7 @@ from pipelines.clone_lock import sole_flow
 from pipelines.flow_artifacts import keep_artifacts
 from pipelines.flow_params import FlowParams, read_flow_params
 from pipelines.graph import Graph, Stage, read_graph_and_changes
+from pipelines.leftovers import remove_leftovers
 from pipelines.resources import Grant, machine_resources
 from pipelines.run_stage import Outcome, run_stage
 from pipelines.told_states import tell_state
@@ -81,11 +82,15 @@ def _run_alone(root: Path) -> State[None]:
             _tell_killed(killed)
         params = read_flow_params(root)
         graph, changed = read_graph_and_changes(root)
+        for left in remove_leftovers(root, graph.outs):
+            get_run_logger().info("%s removed: half of an output, of a stage that was killed", left)
         get_run_logger().info("%d stages, changed: %s", len(graph.stages), ", ".join(sorted(changed)) or "none")
-        states = Runs(root, graph, changed, params, look_at(flow_run_id)).run()
+        runs = Runs(root, graph, changed, params, look_at(flow_run_id))
+        states = runs.run()
         end = verdict(graph, states)
-        if end.is_completed() and any(state.name != CACHED for state in states.values()):
-            keep_artifacts(root)  # not of a half-run line, which would mix new numbers with old ones
+        # Not of a half-run line, which would mix new numbers with old ones; one that was killed may have kept none.
+        if end.is_completed() and (killed or runs.same != set(graph.names)):
+            keep_artifacts(root)
         return end
 
 
@@ -107,6 +112,7 @@ class Runs:
         self.resources = machine_resources(params.limits)
         self.resources.check(graph.stages)
         self.states: dict[str, State[Any]] = {}
+        self.same: set[str] = set()  # stages whose outputs are certainly those that were here before
         self.tries: dict[str, int] = {}
         self.again_at: dict[str, float] = {}  # a failed stage -> when it is tried again, by `time.monotonic`
         self.running: dict[str, tuple[PrefectFuture[Any], Grant]] = {}
@@ -139,7 +145,8 @@ class Runs:
             needed = [self.states.get(name) for name in stage.needs]
             if not all(state is not None and state.is_completed() for state in needed):
                 continue
-            if stage.name not in self.changed and all(state.name == CACHED for state in needed if state):
+            if stage.name not in self.changed and self.same.issuperset(stage.needs):
+                self.same.add(stage.name)
                 self._settle(stage, Completed(name=CACHED, message="nothing it depends on has changed"))
             elif (grant := self.resources.take({} if stage.pool else stage.resources)) is not None:
                 self._start(stage, grant)
@@ -178,9 +185,12 @@ class Runs:
         except PlumblineError as error:
             # Returned, not raised: a traceback through Prefect's engine says nothing to who wrote the stage.
             return Failed(message="\n".join([str(error), *getattr(error, "tail", ())]))
-        if outcome is Outcome.CACHED:
-            return Completed(name=CACHED, message="DVC found it unchanged, or had its outputs in the run-cache")
-        return Completed()
+        if outcome is Outcome.UNCHANGED and not stage.pool:  # a worker's clone says nothing of what was here
+            self.same.add(name)
+        if outcome is Outcome.RAN:
+            return Completed()
+        was = "found it unchanged" if outcome is Outcome.UNCHANGED else "had its outputs in the run-cache"
+        return Completed(name=CACHED, message=f"DVC {was}")
 
     def _wait(self) -> None:
         """Wait until a stage ends, one is to be tried again, or it is time to look whether all shall end."""

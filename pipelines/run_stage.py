@@ -39,7 +39,8 @@ class Outcome(Enum):
     """What DVC did with a stage that did not fail."""
 
     RAN = "ran"
-    CACHED = "cached"  # nothing had changed, or the same run's outputs came out of the run-cache
+    CACHED = "cached"  # the same run's outputs came out of the run-cache: they are others than were here
+    UNCHANGED = "unchanged"  # so are its outputs
 
 
 class StageError(PlumblineError):
@@ -86,8 +87,7 @@ def run_stage(
         nonlocal outcome
         on_line(line)
         tail.append(line)
-        if says_cached(line, name):
-            outcome = Outcome.CACHED
+        outcome = told_outcome(line, name) or outcome
 
     repro = ["--wait-for-lock", "repro", "--single-item", name]
     code = run_dvc(root, repro, told, stopped=stopped, more_environment=more_environment)
@@ -153,21 +153,19 @@ def stage_environment(base: Mapping[str, str]) -> dict[str, str]:
     return {**base, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
 
 
-def says_cached(line: str, name: str) -> bool:
-    """Tell whether a line is DVC's own that a stage was not run. Source: dvc/stage/__init__.py, dvc/stage/cache.py.
+def told_outcome(line: str, name: str) -> Outcome | None:
+    """Read the line in which DVC says that a stage was not run. Source: dvc/stage/__init__.py, dvc/stage/cache.py.
 
-    >>> says_cached("Stage 'split' didn't change, skipping", "split")
-    True
-    >>> says_cached("Stage 'split' is cached - skipping run, checking out outputs", "split")
-    True
-    >>> says_cached("Running stage 'split':", "split")
-    False
+    >>> told_outcome("Stage 'split' didn't change, skipping", "split").value
+    'unchanged'
+    >>> told_outcome("Stage 'split' is cached - skipping run, checking out outputs", "split").value
+    'cached'
+    >>> told_outcome("Running stage 'split':", "split")
     """
-    told = line.removeprefix("Stage ")
-    return told in (
-        f"'{name}' didn't change, skipping",
-        f"'{name}' is cached - skipping run, checking out outputs",
-    )
+    return {
+        f"'{name}' didn't change, skipping": Outcome.UNCHANGED,
+        f"'{name}' is cached - skipping run, checking out outputs": Outcome.CACHED,
+    }.get(line.removeprefix("Stage "))
 
 
 def lines_of(chunks: Iterable[bytes], now: Callable[[], float] = time.monotonic) -> Iterator[str]:

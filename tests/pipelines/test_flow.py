@@ -56,6 +56,32 @@ def test_what_follows_a_stage_that_ran_is_looked_at_again(project, prefect_api):
     assert run_flow(project.root).stages() == {**dict.fromkeys(ALL, "Cached"), "prepare": "Completed"}
 
 
+def test_what_follows_outputs_of_the_run_cache_is_taken_from_there_too(project, prefect_api):
+    # A file that is taken back: the first stage's outputs come out of the run-cache, and are others than were here.
+    project.write(
+        dvc_yaml="""
+stages:
+  first: {cmd: cp source.txt first.txt, deps: [source.txt], outs: [first.txt]}
+  second: {cmd: cp first.txt second.txt && date +%N >> second.txt, deps: [first.txt], outs: [second.txt]}
+  third: {cmd: head -1 second.txt > third.json, deps: [second.txt], metrics: [{third.json: {cache: false}}]}
+""",
+        source_txt='{"score": 1}\n',
+    )
+    run_flow(project.root)
+    was = (project.root / "second.txt").read_text()
+    project.write(source_txt='{"score": 2}\n')
+    run_flow(project.root)
+    project.write(source_txt='{"score": 1}\n')
+
+    back = run_flow(project.root)
+
+    assert back.stages(3) == dict.fromkeys(["first", "second", "third"], "Cached")
+    assert (project.root / "second.txt").read_text() == was
+    assert json.loads((project.root / "third.json").read_text()) == {"score": 1}
+    assert json.loads(back.artifact("metrics").data)[0]["value"] == 1
+    assert "up to date" in project.dvc("status")
+
+
 def test_the_command_names_the_failed_stage_last_and_keeps_its_history_in_the_project(project):
     project.write(switch_txt="off\n")
 

@@ -37,7 +37,7 @@ def test_stdout_and_stderr_are_one_stream(empty_project):
 def test_an_unchanged_stage_is_cached(project):
     run_stage(project.root, "prepare", print)
 
-    assert run_stage(project.root, "prepare", print) is Outcome.CACHED
+    assert run_stage(project.root, "prepare", print) is Outcome.UNCHANGED
 
 
 def test_outputs_out_of_the_run_cache_are_cached(project):
