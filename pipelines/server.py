@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -80,7 +81,8 @@ def start_server(environment: MutableMapping[str, str]) -> str:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    atexit.register(end_group, process)
+    # Longer than a stage has: a server that still writes its history is killed only where nothing else helps.
+    atexit.register(end_group, process, ((signal.SIGINT, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 2.0)))
     wait_for_answer(process, f"{address}/health", log)
     environment["PREFECT_API_URL"] = address
     return address

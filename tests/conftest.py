@@ -21,6 +21,9 @@ collect_ignore = ["stand_ins"]
 os.environ.setdefault("DVC_SITE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"plumbline-tests-{os.getuid()}"))
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# Whoever runs the tests signs commits, has hooks, or owns the folder under another name.
+os.environ["GIT_CONFIG_GLOBAL"] = os.devnull
+os.environ |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 # As in the Makefile; it is read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -28,14 +31,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Machines are shared and noisy: nothing is timed.
 settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noisy")
-# For CI, whose red has to mean that the change is wrong: the same examples for the same test. Others are drawn by every
-# `pytest` by hand and by `make test-long`.
+# For CI, whose red has to mean that the change is wrong: the same examples for the same code, of which hypothesis also
+# draws constants. Others are drawn by every `pytest` by hand and by `make test-long`.
 settings.register_profile("repeatable", settings.get_profile("noisy"), derandomize=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put Prefect's tests last: with what it leaves in a process, workers that are forked later end with an error."""
     items.sort(key=lambda item: "tests/pipelines/" in item.path.as_posix())
+    for item in items:
+        if item.get_closest_marker("long"):  # pytest's limit counts what a fixture takes, too
+            item.add_marker(pytest.mark.timeout(3600))
 
 
 @pytest.fixture(scope="session")

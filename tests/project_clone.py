@@ -22,6 +22,7 @@ def environment(site_cache: Path) -> dict[str, str]:
         "DVC_SITE_CACHE_DIR": str(site_cache),
         "DVC_NO_ANALYTICS": "1",
         "PYTHONPATH": "",
+        "CUDA_VISIBLE_DEVICES": "-1",  # equal bytes are promised of a CPU
     }
 
 
@@ -50,7 +51,7 @@ class Clone:
         who = ("-c", "user.name=test", "-c", "user.email=test@example.com")
         self.run("git", *who, "commit", "-q", "-m", message)
 
-    def run(self, *command: str, expect: int | None = 0, timeout: int = 900) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, expect: int | None = 0, timeout: int = 3000) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             command, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False, timeout=timeout
         )

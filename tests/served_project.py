@@ -81,7 +81,7 @@ class Served:
 
         return self.wait_for(found)
 
-    def wait_for(self, ask: Callable[[], T], seconds: float = 120) -> T:
+    def wait_for(self, ask: Callable[[], T], seconds: float = 300) -> T:
         """Ask until the answer is true; so long must be enough on the slowest machine."""
         until = time.monotonic() + seconds
         while not (answer := ask()):

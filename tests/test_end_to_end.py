@@ -9,6 +9,8 @@ import pytest
 from project_clone import TINY, Clone
 from ruamel.yaml import YAML
 
+pytestmark = pytest.mark.timeout(3600)  # a whole line: ten minutes on a busy machine
+
 METRICS = {"ingest.json", "validate.json", "split.json", "train", "evaluate", "export"}
 REPORT = ("report.md", "report.json", "report.png", "samples.jpg", "worst.jpg", "curves.png")
 

@@ -12,6 +12,8 @@ from plumbline.dataset_images import load_image
 from plumbline.manifest import read_dataset
 from plumbline.runtime.session import load_artifact
 
+pytestmark = pytest.mark.timeout(3600)  # a whole line: ten minutes on a busy machine
+
 TARGETS = tuple(f"{backend}-{precision}" for backend in ("onnx", "openvino", "ncnn") for precision in ("fp32", "int8"))
 
 

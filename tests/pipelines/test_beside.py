@@ -62,7 +62,7 @@ table.write_text("\\n".join(["sha256,path,split", *lines]) + "\\n")
 Path("data/dealt.txt").write_text(table.read_text())
 """
 TRAIN = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 work = Path(".cache/train/epoch")
 work.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ for epoch in range(done + 1, int(sys.argv[2]) + 1):
         sys.exit("error: the thirteenth is not to be had")
     work.with_suffix(".new").write_text(str(epoch))
     work.with_suffix(".new").replace(work)
-    time.sleep(0.05)
+    time.sleep(float(os.environ.get("EPOCH_S", "0.05")))
 work.unlink()
 Path("models").mkdir(exist_ok=True)
 Path("models/weights.txt").write_text(" ".join(sys.argv[1:]))
@@ -203,7 +203,7 @@ def test_interrupted_it_ends_what_it_started_and_goes_on_later(project, capfd, n
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, "other", "--set=train.small.epochs=12"],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "EPOCH_S": "1"},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -215,7 +215,7 @@ def test_interrupted_it_ends_what_it_started_and_goes_on_later(project, capfd, n
     process.stdout.read()
     assert process.wait(timeout=60) == code
     reached = int((project / ".cache/beside/other/.cache/train/epoch").read_text())
-    time.sleep(0.3)
+    time.sleep(1.5)
     assert int((project / ".cache/beside/other/.cache/train/epoch").read_text()) == reached
     assert 2 <= reached < 12
     assert not (project / "reports/other").exists()

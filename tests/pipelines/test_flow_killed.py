@@ -123,7 +123,7 @@ def kill_and_go_on(root: Path, log: Path, name: str, who: str, pause_s: float) -
     recorded = set(entries(root))
 
     again = command(root, here())
-    output, _ = again.communicate(timeout=120)
+    output, _ = again.communicate(timeout=600)
 
     assert again.returncode == 0, output
     assert not living(root)
@@ -162,8 +162,15 @@ def living(root: Path) -> list[psutil.Process]:
     return found
 
 
+def arguments_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended
+        return []
+
+
 def kill(root: Path, flow: subprocess.Popen[str], who: str) -> None:
-    dvc = [process for process in living(root) if "dvc_command.py" in " ".join(process.cmdline())]
+    dvc = [process for process in living(root) if "dvc_command.py" in " ".join(arguments_of(process))]
     victims = {"the flow": [], "the flow and dvc": dvc, "all": living(root)}[who]
     for process in victims:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -28,7 +28,7 @@ def test_a_killed_training_goes_on(tmp_path, prefect_api):
     in_time(lambda: not any(of_flow(process, clone.folder) for process in psutil.process_iter()) or None)
 
     again = command(clone.folder, server)
-    output, _ = again.communicate(timeout=800)
+    output, _ = again.communicate(timeout=3000)
 
     assert again.returncode == 0, output
     record = json.loads((clone.folder / "models" / "train" / "train.json").read_text())

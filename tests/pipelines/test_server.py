@@ -20,7 +20,7 @@ def test_its_ui_asks_itself_and_not_the_default_port(tmp_path):
     env = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     env["PREFECT_HOME"] = str(tmp_path / "home")
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True, timeout=180
+        [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True, timeout=600
     )
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["asked"] == told["address"]
