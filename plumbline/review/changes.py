@@ -27,6 +27,7 @@ class Verdict(StrEnum):
         NEW: The base has no such number.
         GONE: The base has it, and this revision has not.
         OTHER_MACHINE: Both were measured, on machines that differ.
+        OTHER_TEST_SET: Both were scored, on images or by labels that differ.
     """
 
     BETTER = "better"
@@ -37,7 +38,11 @@ class Verdict(StrEnum):
     NEW = "new"
     GONE = "gone"
     OTHER_MACHINE = "other machine"
+    OTHER_TEST_SET = "other test set"
 
+
+# Of these nobody can tell a drop or a rise.
+ELSEWHERE = (Verdict.OTHER_MACHINE, Verdict.OTHER_TEST_SET)
 
 # Bounded, as a review may come from anybody: a number too large for a float, or a page of text.
 Count = Annotated[int, Field(ge=-(10**15), le=10**15)]
@@ -74,6 +79,12 @@ class Change(BaseModel):
             raise ValueError("whole without head")
         return self
 
+    @model_validator(mode="after")
+    def _is_text_of_a_param(self) -> Change:
+        if self.kind != "params" and (isinstance(self.base, str) or isinstance(self.head, str)):
+            raise ValueError(f"a text as the number of kind {self.kind}")
+        return self
+
     @property
     def difference(self) -> float | None:
         """``head - base``, or None where one of them is no number."""
@@ -85,6 +96,11 @@ class Change(BaseModel):
     def is_significant(self) -> bool:
         """Whether the difference is more than noise; of a number that has none, whether there is any."""
         return self.verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.CHANGED)
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether both numbers are of the same images, or of the same machine."""
+        return self.verdict not in ELSEWHERE
 
 
 def judge(

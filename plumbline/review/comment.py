@@ -7,12 +7,13 @@ or a branch can be called what it likes without mentioning people, linking, or d
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
 from plumbline.report_markdown import UNDEFINED, markdown_table, percent
-from plumbline.review.changes import KINDS, SCORES, Change, Kind, Verdict
+from plumbline.review.changes import ELSEWHERE, KINDS, SCORES, Change, Kind, Verdict
 from plumbline.review.review import GateResult, Review, Side
-from plumbline.review.wording import difference_text, number_text
+from plumbline.review.wording import difference_text, number_text, tally
 
 MARKER = "<!-- plumbline:review -->"
 MOST_CHARACTERS = 65_536  # of a comment on GitHub; GitLab takes a million
@@ -21,7 +22,7 @@ _MOST_GATES, _MOST_NOTES = 20, 10  # at the top, so that no number of them crowd
 _SYMBOLS = {
     Verdict.BETTER: "🟢 better", Verdict.WORSE: "🔴 worse", Verdict.WITHIN_NOISE: "⚪ within noise",
     Verdict.UNCHANGED: "unchanged", Verdict.CHANGED: "🔵 changed", Verdict.NEW: "🆕 new", Verdict.GONE: "❌ gone",
-    Verdict.OTHER_MACHINE: "❔ other machine",
+    Verdict.OTHER_MACHINE: "❔ other machine", Verdict.OTHER_TEST_SET: "❔ other test set",
 }  # fmt: skip
 TITLES: dict[Kind, str] = {
     "score": "Scores", "class": "By class", "size": "By size of boxes", "slice": "By slice of the images",
@@ -82,21 +83,28 @@ def headline(review: Review) -> str:
         return "no gates: params.yaml has none"
     said = "the gate passed" if len(review.gates) == 1 else f"all {len(review.gates)} gates passed"
     unjudged = [gate.name for gate in review.gates if not gate.judged]
-    return said if not unjudged else f"{said}, {', '.join(unjudged)} not judged (other machine)"
+    if not unjudged:
+        return said
+    found = {row.verdict for row in review.changes}
+    why = " or ".join(verdict.value for verdict in ELSEWHERE if verdict in found)
+    return f"{said}, {', '.join(unjudged)} not judged" + (f" ({why})" if why else "")
 
 
 def escape(text: str) -> str:
-    r"""Write a text that means nothing to Markdown or HTML, and mentions nobody.
+    r"""Write a text that means nothing to Markdown or HTML, mentions nobody, and leaves what follows where it is.
 
     >>> escape("<b> @me #1 [x](y) `z` |")
     '&lt;b&gt; @\u200bme #\u200b1 \\[x\\](y) \\`z\\` \\|'
     """
-    text = " ".join(str(text).split())
+    text = "".join(one for one in text if one.isspace() or unicodedata.category(one) not in ("Cc", "Cf"))
+    text = " ".join(text.split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", text)
-    text = re.sub(r"(?i)\b(https?|ftp)://", "\\1:/\u200b/", text)
-    text = re.sub(r"(?i)\b(www)\.", "\\1\u200b.", text)
-    return re.sub(r"([@#!])(?=\w)", "\\1\u200b", text)
+    text = text.replace("://", ":/\u200b/")
+    text = re.sub(r"(?i)(www)\.", "\\1\u200b.", text)
+    text = re.sub(r"(@|[#!](?=\w))", "\\1\u200b", text)
+    is_from_the_right = any(unicodedata.bidirectional(one) in ("R", "AL", "AN") for one in text)
+    return text + "\u200e" if is_from_the_right else text  # else the numbers behind a name are read in its direction
 
 
 def matters_most(review: Review, most: int = 3) -> list[tuple[Change, int]]:
@@ -126,6 +134,15 @@ def matters_most(review: Review, most: int = 3) -> list[tuple[Change, int]]:
     ][:most]
 
 
+def nothing_matters(review: Review) -> str:
+    """Say what is true where `matters_most` finds nothing; params, of which nothing is better, are left aside."""
+    said = Verdict.UNCHANGED, Verdict.WITHIN_NOISE
+    rows = [row for row in review.changes if row.kind != "params" and row.verdict not in said]
+    if not rows:
+        return "Nothing differs by more than noise."
+    return f"No score, latency p50 or size is known to be better or worse; the rest: {tally(rows)}."
+
+
 def _rank(told: tuple[Change, int]) -> float:
     return -_weight(told[0])
 
@@ -147,7 +164,7 @@ def _top(review: Review) -> Iterator[str]:
     if rows:
         yield "\n".join(f"- {_SYMBOLS[row.verdict]}: {_sentence(row, more)}" for row, more in rows)
     else:
-        yield "Nothing differs by more than noise."
+        yield nothing_matters(review)
     failed = [gate for gate in review.gates if not gate.passed]
     if failed:
         yield _gate_table(failed[:_MOST_GATES])
@@ -169,7 +186,9 @@ def _mark(gate: GateResult) -> str:
 def _passed(review: Review) -> Iterator[str]:
     passed = [gate for gate in review.gates if gate.passed]
     if passed:
-        yield _folded(f"{len(passed)} gate{'' if len(passed) == 1 else 's'} passed", _gate_table(passed))
+        unjudged = sum(not gate.judged for gate in passed)
+        more = f", {unjudged} of them not judged" if unjudged else ""
+        yield _folded(f"{len(passed)} gate{'' if len(passed) == 1 else 's'} passed{more}", _gate_table(passed))
 
 
 def _sides(review: Review) -> str:
@@ -186,13 +205,13 @@ def _side(side: Side) -> str:
 
 def _sentence(row: Change, more: int) -> str:
     if row.verdict == Verdict.GONE:
-        return f"{escape(row.artifact or row.title)}: its {escape(row.title)} was {number_text(row, row.base)}"
+        return f"{escape(row.artifact or row.title)}: its {escape(row.title)} was {escape(number_text(row, row.base))}"
     where = escape(
         " ".join(part for part in (row.artifact, row.kind if row.kind == "class" else "", row.title) if part)
     )
     others = "" if not more else f"; and of {more} more artifact{'' if more == 1 else 's'}"
-    change = f"{number_text(row, row.base)} → {number_text(row, row.head)}, {escape(difference_text(row))}"
-    return f"{where} {change}{others}"
+    change = f"{number_text(row, row.base)} → {number_text(row, row.head)}, {difference_text(row)}"
+    return f"{where} {escape(change)}{others}"
 
 
 def _picture_parts(urls: Mapping[str, str]) -> Iterator[str]:
@@ -211,7 +230,7 @@ def _tables(review: Review) -> Iterator[str]:
         if shown:
             yield _folded(f"{TITLES[kind]}: {_tally(rows, shown)}", _table(shown, len(told) - len(shown)))
         elif told:
-            yield f"{TITLES[kind]}: {len(told)} numbers without an interval differ; they are in the report."
+            yield f"{TITLES[kind]}: {len(told)} numbers without an interval are in the report."
         elif rows:
             same.append(TITLES[kind].lower())
     if same:
@@ -224,10 +243,7 @@ def _is_of_class(row: Change) -> bool:
 
 
 def _tally(rows: Sequence[Change], shown: Sequence[Change]) -> str:
-    counts = {verdict: sum(row.verdict == verdict for row in shown) for verdict in Verdict}
-    told = [f"{count} {verdict.value}" for verdict, count in counts.items() if count]
-    same = sum(row.verdict == Verdict.UNCHANGED for row in rows)
-    return ", ".join([*told, *([f"{same} unchanged"] if same else [])])
+    return tally([*shown, *(row for row in rows if row.verdict == Verdict.UNCHANGED)])
 
 
 def _table(rows: Sequence[Change], num_left_out: int) -> str:
@@ -243,7 +259,7 @@ def _table(rows: Sequence[Change], num_left_out: int) -> str:
     left = 3 if with_artifact else 2
     table = markdown_table([*head, *(["Note"] if with_note else [])], body, left=left, escaped=True).strip()
     rest = max(len(rows) - _MOST_ROWS, 0) + num_left_out
-    return table if not rest else f"{table}\n\n*{rest:,} more numbers that differ are in the report.*"
+    return table if not rest else f"{table}\n\n*{rest:,} more numbers are in the report.*"
 
 
 _FIRST = (Verdict.WORSE, Verdict.BETTER, Verdict.GONE)

@@ -10,7 +10,7 @@ import pandas as pd
 from plumbline.errors import EvaluationError
 from plumbline.report_markdown import percent
 from plumbline.report_words import ReportWords
-from plumbline.review.changes import Change, Kind, judge
+from plumbline.review.changes import Change, Kind, Verdict, judge
 from plumbline.review.data_changes import data_rows
 from plumbline.review.device_changes import device_rows
 from plumbline.review.differences import Difference, Pair, slice_key
@@ -25,6 +25,7 @@ from plumbline.tasks import task_module
 _COUNTS = ("num_boxes", "num_detections", "num_images", "confidence_threshold", "best_f1_confidence")
 _LOWER_IS_BETTER = ("calibration_error", "log_loss")
 _ROUNDING = 1e-9  # a sum in another order
+_OTHER_IMAGES = "other images or labels in the base"
 _SIZES = ("small", "medium", "large")
 
 
@@ -139,11 +140,13 @@ def _rows_of(
     told = {each.metric for each in found}
     for metric in [*after, *(metric for metric in before if metric not in after)]:
         if metric not in told and metric not in _COUNTS and not metric.startswith("num_"):
-            note = str(why.get(metric, "")) if metric not in after else "no interval" if metric in before else ""
-            yield _without_interval(name, metric, words, (before.get(metric), after.get(metric)), note)
+            beside = "" if metric not in before else "no interval" if is_whole else _OTHER_IMAGES
+            note = str(why.get(metric, "")) if metric not in after else beside
+            values = before.get(metric), after.get(metric)
+            yield _without_interval(name, metric, words, values, note, is_whole=is_whole)
     for metric in why:
         if metric not in before and metric not in after:
-            yield _without_interval(name, metric, words, (None, None), str(why[metric]))
+            yield _without_interval(name, metric, words, (None, None), str(why[metric]), is_whole=is_whole)
 
 
 def _slice_scores(side: Revision, name: str) -> dict[str, float]:
@@ -169,14 +172,21 @@ def _with_interval(name: str, each: Difference, whole: float | None) -> Change:
 
 
 def _without_interval(
-    name: str, metric: str, words: ReportWords, values: tuple[float | None, float | None], note: str
+    name: str, metric: str, words: ReportWords, values: tuple[float | None, float | None], note: str, *, is_whole: bool
 ) -> Change:
-    """Give a row whose noise is not known: it may have changed, but neither for the better nor for the worse."""
+    """Give a row whose noise is not known: it may have changed, but neither for the better nor for the worse.
+
+    Both numbers are those of metrics.json: where that is not of the same images and labels, they only stand beside
+    each other.
+    """
     base, head = values
     lower = metric in _LOWER_IS_BETTER
+    verdict = judge(base, head, higher_is_better=None, noise=_ROUNDING)
+    if not is_whole and base is not None and head is not None:
+        verdict = Verdict.OTHER_TEST_SET
     return Change(
         kind=_kind_of(metric), artifact=name, metric=metric, title=_title(metric, words), base=base, head=head,
-        higher_is_better=not lower, verdict=judge(base, head, higher_is_better=None, noise=_ROUNDING), note=note,
+        higher_is_better=not lower, verdict=verdict, note=note,
     )  # fmt: skip
 
 
@@ -211,9 +221,13 @@ def _notes(base: Revision, head: Revision, pairs: pd.DataFrame) -> list[str]:
     if not base.scored:
         return [f"{base.name} has no results of the line: all of {head.name} is new."]
     said = []
+    if not len(pairs):
+        said.append(
+            "No image was scored in both: scores stand beside each other, and no drop or rise of one is judged."
+        )
     only_base, only_head = len(base.run.images) - len(pairs), len(head.run.images) - len(pairs)
     for count, one, other in ((only_base, base, head), (only_head, head, base)):
-        if count:
+        if count and len(pairs):
             said.append(f"{count:,} scored images of {one.name} are not in {other.name}'s; differences leave them out.")
     if other_labels := count_other_labels(base.run.data.annotations, head.run.data.annotations, pairs):
         said.append(f"{other_labels:,} scored images have other labels in {base.name}; {head.name}'s count for both.")

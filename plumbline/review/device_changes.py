@@ -29,7 +29,7 @@ def device_rows(base: Revision, head: Revision, latency_noise: float) -> Iterato
         base: The base.
         head: The head.
         latency_noise: Share by which two measurements of the same thing may differ. A speedup, which was measured turn
-            by turn, has an interval of its own instead.
+            by turn, has an interval of its own instead, where both files have it.
     """
     for name in [*head.scored, *(name for name in base.scored if name not in head.scored)]:
         before, after = base.scored.get(name), head.scored.get(name)
@@ -44,10 +44,10 @@ def _measured(name: str, before: Scored | None, after: Scored | None, noise: flo
         base, head = (None if one is None else one.device.get(metric) for one in (before, after))
         if base is None and head is None:
             continue
-        is_ratio = metric.startswith("speedup")
-        verdict = judge(base, head, higher_is_better=higher_is_better, noise=noise)
+        overlap = _overlap(metric, before, after) if metric.startswith("speedup") else None
+        verdict = judge(base, head, higher_is_better=higher_is_better, noise=noise if overlap is None else 0.0)
         note = ""
-        if is_ratio and verdict in (Verdict.BETTER, Verdict.WORSE) and _overlap(metric, before, after):
+        if overlap and verdict in (Verdict.BETTER, Verdict.WORSE):
             verdict, note = Verdict.WITHIN_NOISE, "the intervals of the two ratios overlap"
         if other and base is not None and head is not None:
             verdict, note = Verdict.OTHER_MACHINE, other
@@ -57,10 +57,11 @@ def _measured(name: str, before: Scored | None, after: Scored | None, noise: flo
         )  # fmt: skip
 
 
-def _overlap(metric: str, before: Scored | None, after: Scored | None) -> bool:
+def _overlap(metric: str, before: Scored | None, after: Scored | None) -> bool | None:
+    """Say whether the intervals of two ratios overlap; None where one has none."""
     ends = [one.device.get(f"{metric}_{end}") if one else None for one in (before, after) for end in ("low", "high")]
     if any(end is None for end in ends):
-        return False
+        return None
     base_low, base_high, low, high = (float(end or 0) for end in ends)
     return low <= base_high and base_low <= high
 

@@ -15,7 +15,8 @@ A gate is one line, by a name of its own::
 ``METRIC`` is a key of a row; ``ARTIFACT.METRIC``, where ARTIFACT may hold ``*``, is that of some artifacts; without it,
 that of every artifact that has the key (the trained weights too), or of the data. A metric that the base has and this
 revision has not fails its gates; one that neither has is a mistake in the gate, not a pass. Latency and speed that were
-measured on machines that differ cannot be told to have dropped or risen: such a gate passes, marked as not judged.
+measured on machines that differ cannot be told to have dropped or risen, nor can a score without an interval whose two
+numbers are of other images or labels: such a gate passes, marked as not judged.
 
 The key of a slice, ``slice_brightness_below 113.4_map50_95``, holds the slice's name; the parts of a column of numbers
 are named by the data, so gate the slices of a column of texts.
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +47,10 @@ _RULE = re.compile(
 )
 _EXPECTED = "`map50_95 >= 0.6`, `map50_95 drop <= 0.01 and significant` or `*-int8.latency_ms_p50 rise <= 20 %`"
 _MOST_TOLD = 3  # rows in the reason of one gate
+_ROUNDING = 1e-9  # 0.80 - 0.79 is 0.010000000000000009
+_UNJUDGED = {
+    Verdict.OTHER_MACHINE: "measured on another machine", Verdict.OTHER_TEST_SET: "scored on other images or labels",
+}  # fmt: skip
 # By these a gate finds its rows; the others say what changed, not how good it is.
 GATED = ("score", "class", "size", "slice", "device", "data", "validation")
 
@@ -150,8 +156,9 @@ def _judge(gate: Gate, changes: Sequence[Change]) -> GateResult:
     why = _closest(gate, judged) if judged else ""
     if len(judged) < len(rows):
         other = next(row for row in rows if not _is_judged(gate, row))
+        how = f" ({other.note})" if other.verdict == Verdict.OTHER_MACHINE else ""
         count = f"{len(rows) - len(judged)} of {len(rows)}"
-        why = f"not judged, as measured on another machine ({other.note}): {count}; {why}"
+        why = f"not judged, as {_UNJUDGED[other.verdict]}{how}: {count}; {why}"
     return GateResult(
         name=gate.name, rule=gate.rule, passed=True, judged=len(judged) == len(rows), why=_cut(why.removesuffix("; "))
     )
@@ -200,8 +207,6 @@ def _fault(gate: Gate, row: Change) -> str:
     value = _value(gate, row)
     if value is None:
         return f"{_where(row)} is undefined" + (f" ({row.note})" if row.note else "")
-    if isinstance(value, str):
-        return f"{_where(row)} is a text, {value!r}, expected a number; correct the gate"
     if not gate.change:
         why = f" ({row.note})" if row.note and row.kind == "validation" else ""
         return "" if gate.holds(value, gate.limit) else f"{_where(row)} is {number_text(row, value)}{why}"
@@ -210,18 +215,23 @@ def _fault(gate: Gate, row: Change) -> str:
     return _fault_of_move(gate, row)
 
 
-def _value(gate: Gate, row: Change) -> float | str | None:
+def _value(gate: Gate, row: Change) -> float | None:
     """Return the number that an absolute gate judges: of all that this revision scored."""
-    return row.whole if row.whole is not None and not gate.change else row.head
+    value = row.whole if row.whole is not None and not gate.change else row.head
+    assert not isinstance(value, str)  # only params have texts, and no gate is on them
+    return value
 
 
 def _is_judged(gate: Gate, row: Change) -> bool:
-    """Whether the gate can say anything: not of a drop or rise between machines."""
-    return not gate.change or row.verdict != Verdict.OTHER_MACHINE
+    """Whether the gate can say anything: not of a drop or rise between machines, or between test sets."""
+    return not gate.change or row.is_comparable
 
 
 def _fault_of_move(gate: Gate, row: Change) -> str:
-    if gate.holds(_moved(gate, row), gate.limit) or (gate.significant and not row.is_significant):
+    moved = _moved(gate, row)
+    if math.isclose(moved, gate.limit, rel_tol=0.0, abs_tol=_ROUNDING):
+        moved = gate.limit
+    if gate.holds(moved, gate.limit) or (gate.significant and not row.is_significant):
         return ""
     return f"{_where(row)}: {number_text(row, row.base)} → {number_text(row, row.head)}, {difference_text(row)}"
 
@@ -241,7 +251,7 @@ def _moved(gate: Gate, row: Change) -> float:
 
 def _closest(gate: Gate, rows: Sequence[Change]) -> str:
     """Say which row came closest to failing."""
-    known = [row for row in rows if isinstance(_value(gate, row), int | float)]
+    known = [row for row in rows if _value(gate, row) is not None]
     if gate.change:
         known = [row for row in known if isinstance(row.base, int | float)]
         if not known:

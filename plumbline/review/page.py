@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from plumbline.report_markdown import UNDEFINED, percent
 from plumbline.review.changes import KINDS, Change, Kind, Verdict
-from plumbline.review.comment import PICTURES, TITLES, headline, matters_most
+from plumbline.review.comment import PICTURES, TITLES, headline, matters_most, nothing_matters
 from plumbline.review.page_html import Html, document, element, png_url
 from plumbline.review.picture_images import number_of
 from plumbline.review.review import Review, Side
-from plumbline.review.wording import difference_text, number_text
+from plumbline.review.wording import difference_text, number_text, tally
 
 MOST_ROWS = 2000  # of one table: a browser has trouble with more, and nobody reads them
 _SYMBOLS = {
     Verdict.BETTER: "✓", Verdict.WORSE: "✗", Verdict.GONE: "✗", Verdict.NEW: "+", Verdict.CHANGED: "≠",
-    Verdict.OTHER_MACHINE: "?", Verdict.WITHIN_NOISE: "≈", Verdict.UNCHANGED: "=",
+    Verdict.OTHER_MACHINE: "?", Verdict.OTHER_TEST_SET: "?", Verdict.WITHIN_NOISE: "≈", Verdict.UNCHANGED: "=",
 }  # fmt: skip
 _ORDER = {verdict: place for place, verdict in enumerate((Verdict.WORSE, Verdict.GONE, Verdict.BETTER))}
 # There can be hundreds of these, and most say nothing: the rest of them is folded.
@@ -74,7 +74,7 @@ def _matters_most(review: Review) -> Iterator[Html]:
     yield element("h2", "What matters most")
     rows = matters_most(review)
     if not rows:
-        yield element("p", "Nothing differs by more than noise.")
+        yield element("p", nothing_matters(review))
         return
     yield element("ul", *(element("li", *_sentence(row, more)) for row, more in rows))
 
@@ -82,7 +82,8 @@ def _matters_most(review: Review) -> Iterator[Html]:
 def _sentence(row: Change, more: int) -> Iterator[str]:
     """Write a change, and of how many more artifacts the same can be said."""
     yield element("b", f"{_SYMBOLS[row.verdict]} {row.verdict.value}", class_=_class_of(row.verdict))
-    yield f": {row.artifact} {row.title}".replace(":  ", ": ")
+    yield ": "
+    yield element("bdi", f"{row.artifact} {row.title}".strip())
     yield f" {number_text(row, row.base)}"
     if row.verdict != Verdict.GONE:
         yield f" → {number_text(row, row.head)}, {difference_text(row)}"
@@ -97,8 +98,8 @@ def _gates(review: Review) -> Iterator[Html]:
         return
     rows = []
     for gate in review.gates:
-        word = "passed" if gate.passed else "failed"
-        verdict = element("td", f"{'✓' if gate.passed else '✗'} {word}", class_=f"verdict is-{word}")
+        symbol, word = ("✗", "failed") if not gate.passed else ("✓", "passed") if gate.judged else ("?", "not judged")
+        verdict = element("td", f"{symbol} {word}", class_=f"verdict is-{word.replace(' ', '-')}")
         rows.append([verdict, element("td", gate.name), element("td", element("code", gate.rule), class_="rule"),
                      element("td", gate.why)])  # fmt: skip
     yield _table(["", "Gate", "Rule", "Why"], [element("tr", *cells) for cells in rows])
@@ -127,18 +128,6 @@ def _section(review: Review, kind: Kind) -> Iterator[Html]:
     if folded:
         summary = f"{len(folded):,} more: {tally(folded)}" if told else tally(folded)
         yield element("details", element("summary", summary), *_rows(folded, scale))
-
-
-def tally(rows: Sequence[Change]) -> str:
-    """Count the verdicts of rows.
-
-    >>> row = Change(kind="score", artifact="a", metric="m", title="M", base=1.0, head=1.0,
-    ...              verdict=Verdict.UNCHANGED)
-    >>> tally([row, row])
-    '2 unchanged'
-    """
-    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in Verdict}
-    return ", ".join(f"{count:,} {verdict.value}" for verdict, count in counts.items() if count)
 
 
 def _rows(rows: Sequence[Change], scale: float) -> Iterator[Html]:
@@ -176,7 +165,7 @@ def _table(head: Sequence[str], rows: Sequence[Html], numbers: Sequence[str] = (
 def _ends(row: Change) -> tuple[float, float, float] | None:
     """Return the difference and the ends of its interval in the unit of the row's bar; None for a row without one."""
     difference = row.difference
-    if difference is None or row.verdict == Verdict.OTHER_MACHINE:
+    if difference is None or not row.is_comparable:
         return None
     if row.kind in _FRACTIONS:
         return difference, difference if row.low is None else row.low, difference if row.high is None else row.high

@@ -7,7 +7,11 @@ import hashlib
 import html
 import re
 
-_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# No file of text may have these; and the second line's turn around what stands behind them.
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 _VOID = {"img", "meta"}
 
 
@@ -18,7 +22,7 @@ class Html(str):
 
 
 def escaped(text: str) -> Html:
-    """Return a text as HTML that shows it; a character that no file of text may have becomes a mark.
+    """Return a text as HTML that shows it; a character that is not seen, but does something, becomes a mark.
 
     >>> escaped('<a href="x">')
     '&lt;a href=&quot;x&quot;&gt;'
@@ -100,7 +104,7 @@ td.number, th.number { text-align: right; white-space: nowrap; } td.verdict { wh
 td.note { color: var(--quiet); max-width: 26em; overflow-wrap: anywhere; } td.rule { min-width: 15em; }
 td.bar { min-width: 172px; width: 172px; }
 .is-better, .is-passed { color: var(--better); } .is-worse, .is-gone, .is-failed { color: var(--worse); }
-.is-changed, .is-new, .is-other-machine { color: var(--other); }
+.is-changed, .is-new, .is-other-machine, .is-other-test-set, .is-not-judged { color: var(--other); }
 .is-within-noise, .is-unchanged { color: var(--quiet); font-weight: 400 !important; }
 svg { display: block; } svg .zero { stroke: var(--quiet); } svg .ends { stroke: var(--ink); stroke-width: 1.5; }
 svg rect { fill: var(--quiet); opacity: 0.55; } .is-better svg rect { fill: var(--better); opacity: 0.8; }

@@ -37,7 +37,7 @@ class GateResult(BaseModel):
     name: str = Field(max_length=200)
     rule: str = Field(max_length=500, description="As params.yaml has it.")
     passed: bool
-    judged: bool = Field(default=True, description="False: of some rows nothing can be said, as the machines differ.")
+    judged: bool = Field(default=True, description="False: of some rows nothing can be said (`changes.ELSEWHERE`).")
     why: str = Field(max_length=2000, description="The rows that decided, in words.")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from plumbline.report_markdown import fraction, points
-from plumbline.review.changes import SCORES, Change
+from plumbline.review.changes import SCORES, Change, Verdict
 
 
 def number_text(row: Change, value: float | int | str | None, *, sign: bool = False) -> str:
@@ -30,9 +32,9 @@ def _with_unit(row: Change, value: float, plus: str) -> str:
 
 
 def difference_text(row: Change) -> str:
-    """Write the difference, with its interval where it has one; empty where there is none."""
+    """Write the difference, with its interval where it has one; empty where there is none, or of two test sets."""
     difference = row.difference
-    if difference is None:
+    if difference is None or row.verdict == Verdict.OTHER_TEST_SET:
         return ""
     text = number_text(row, difference, sign=True)
     if row.low is not None and row.high is not None:
@@ -41,3 +43,15 @@ def difference_text(row: Change) -> str:
     if row.kind == "device" and isinstance(row.base, int | float) and row.base:
         return f"{text} ({difference / abs(row.base):+.0%})"
     return text
+
+
+def tally(rows: Sequence[Change]) -> str:
+    """Count the verdicts of rows.
+
+    >>> row = Change(kind="score", artifact="a", metric="m", title="M", base=1.0, head=1.0,
+    ...              verdict=Verdict.UNCHANGED)
+    >>> tally([row, row])
+    '2 unchanged'
+    """
+    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in Verdict}
+    return ", ".join(f"{count:,} {verdict.value}" for verdict, count in counts.items() if count)

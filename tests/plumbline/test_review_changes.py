@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from plumbline.review.changes import Verdict, judge
+from plumbline.review.changes import KINDS, Change, Verdict, judge
 
 NUMBERS = st.floats(-1, 1)
 
@@ -41,3 +42,15 @@ def test_what_is_better_one_way_is_worse_the_other(base, head, low, high):
     assert down is other.get(up, up)
     neither = judge(base, head, higher_is_better=None, low=low, high=high)
     assert (neither is Verdict.CHANGED) is (up in other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("side", ["base", "head"])
+def test_only_a_param_has_a_text_for_a_number(kind, side):
+    row = {"kind": kind, "artifact": "", "metric": "m", "title": "M", "base": 1, "head": 2, "verdict": Verdict.CHANGED}
+    assert Change(**row).difference == 1
+    if kind == "params":
+        assert Change(**{**row, side: "1e-3"}).difference is None
+        return
+    with pytest.raises(ValidationError, match=f"a text as the number of kind {kind}"):
+        Change(**{**row, side: "0.5"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from made_revision import DEVICE, revision_of
 from markdown_it import MarkdownIt
 from scored_runs import run_of
+from small_reviews import change
 
 from plumbline.errors import EvaluationError
 from plumbline.review.changes import Change, Verdict
@@ -87,8 +89,37 @@ def test_no_number_of_notes_and_gates_crowds_out_the_first_note(review):
 
 def test_a_gate_that_could_not_be_judged_is_told_at_the_top(review):
     gates = tuple(gate.model_copy(update={"passed": True, "judged": gate.name != "floor"}) for gate in review.gates)
-    top = comment(review.model_copy(update={"gates": gates}), {}).split("<details>")[0]
-    assert "✅ plumbline: all 2 gates passed, floor not judged (other machine)" in top
+    for verdict in (Verdict.OTHER_MACHINE, Verdict.OTHER_TEST_SET):
+        rows = {"gates": gates, "changes": (*review.changes, change("score", verdict.value))}
+        text = comment(review.model_copy(update=rows), {})
+        assert f"✅ plumbline: all 2 gates passed, floor not judged ({verdict.value})" in text.split("<details>")[0]
+        assert "<summary>2 gates passed, 1 of them not judged</summary>" in text
+
+
+QUIET = (change(verdict="unchanged", head=0.8), change("class", "within noise"), change("params", "changed", head="x"))
+
+
+def test_nothing_differs_is_said_only_where_it_is_so(review):
+    def told(*rows):
+        return comment(review.model_copy(update={"changes": rows}), {}).split("<details>")[0]
+
+    assert "Nothing differs by more than noise." in told(*QUIET)
+    for rows, said in (
+        ([change("validation", "worse", metric="num_errors", base=0, head=50), change(verdict="changed")],
+         "1 worse, 1 changed"),
+        ([change(verdict="new", base=None)], "1 new"),
+        ([change(verdict="other test set", head=0.3), change("device", "other machine")],
+         "1 other machine, 1 other test set"),
+        ([change("data", "worse", metric="num_split_moves", base=0, head=2)], "1 worse"),
+    ):  # fmt: skip
+        text = told(*QUIET, *rows)
+        assert "Nothing differs" not in text
+        assert f"No score, latency p50 or size is known to be better or worse; the rest: {said}.\n" in text
+
+
+def test_a_number_of_another_test_set_has_no_difference(review):
+    text = comment(review.model_copy(update={"changes": (change(verdict="other test set"),)}), {})
+    assert "| ❔ other test set | 0.800 | 0.700 |  |" in re.sub(r" +", " ", text).replace("| |", "|  |")
 
 
 def test_what_matters_most_is_told_once_for_each_kind_and_what_is_gone_first(review):
@@ -117,6 +148,9 @@ def test_what_matters_most_is_told_once_for_each_kind_and_what_is_gone_first(rev
 HOSTILE = [
     "<img src=x onerror=alert(1)>", "@everyone", "[click](https://evil.test)", "![x](https://evil.test/p.png)",
     "</details>", "`code`", "a|b", "#1", "https://evil.test", "<!-- x -->", "line\nbreak\n# title", "www.evil.test",
+    "_https://evil.test", "9https://evil.test", "irc://evil.test", "_www.evil.test", "9WWW.evil.test", "a@-evil.test",
+    "1\n\n@org/team **approved**: [see](https://evil.test) ![x](https://evil.test/p.png)\n\n<!-- x", "\u202eevil",
+    "https:\u2060//evil.test", "@\u200dorg",
 ]  # fmt: skip
 
 
@@ -124,14 +158,40 @@ HOSTILE = [
 def test_no_text_of_the_review_means_anything_to_markdown(review, text):
     row = Change(kind="score", artifact=text, metric="map50_95", title=text, base=0.8, head=0.1, verdict=Verdict.WORSE,
                  note=text)  # fmt: skip
-    sides = {"base": review.base.model_copy(update={"name": text}), "changes": (row,), "notes": (text,)}
-    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(comment(review.model_copy(update=sides), {}))
+    rows = (
+        row, row.model_copy(update={"metric": "gone", "verdict": Verdict.GONE, "head": None}),
+        change("params", "changed", base=text, head=text, metric=text, title=text),
+        # Refused where it is read; but if one came here, it would be escaped all the same.
+        row.model_copy(update={"artifact": "x", "verdict": Verdict.GONE, "base": text, "head": None}),
+    )  # fmt: skip
+    sides = {"base": review.base.model_copy(update={"name": text}), "changes": rows, "notes": (text,)}
+    written = comment(review.model_copy(update=sides), {})
+    assert len(re.findall(r"^- ❌ gone: ", written, re.MULTILINE)) == 2
+    assert not re.search(r"://(?!github|gitlab)|www\.|@(?!\u200b)|[\u202e\u2060\u200d]", written, re.IGNORECASE)
+    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(written)
     for tag in ("<img", "<a ", "<script", "<h1", "<!-- x", "onerror=alert(1)>"):
         assert tag not in html
     assert html.count("<details>") == html.count("</details>")
     assert not re.search(r"(?<!\w)@\w", html)
     assert "://evil" not in html
     assert "www.evil" not in html
+
+
+@pytest.mark.parametrize("text", [one for one in HOSTILE if "evil" in one])
+def test_a_scheme_or_www_is_broken_whatever_stands_before_it(text):
+    assert not re.search(r"://|www\.|@(?!\u200b)", escape(text), re.IGNORECASE)
+
+
+@given(st.text(st.characters(categories=["Cf", "Cc", "Lu", "Zs"]), max_size=30))
+def test_what_is_not_seen_is_left_out_of_a_text(text):
+    seen = "".join(one for one in text if unicodedata.category(one) not in ("Cf", "Cc") or one.isspace())
+    assert escape(text) == escape(seen)
+    assert all(one.isprintable() or one in "\u200b\u200e" for one in escape(text))
+
+
+def test_a_name_from_right_to_left_leaves_the_numbers_behind_it_in_their_order():
+    assert escape("אב") == "אב\u200e"
+    assert escape("ab") == "ab"
 
 
 @given(st.text(max_size=60))

@@ -13,6 +13,7 @@ from plumbline.detect.scoring.intervals import bootstrap
 from plumbline.errors import EvaluationError
 from plumbline.review.changes import Verdict
 from plumbline.review.comparing import compare, pair_of
+from plumbline.review.gates import judge_gates
 from plumbline.score_comparison import pair_images
 from plumbline.scores import BootstrapSettings
 from plumbline.tasks import task_module
@@ -135,6 +136,43 @@ def test_an_image_more_and_another_label_are_told_and_the_whole_is_kept_for_gate
     assert row.whole == pytest.approx(revision_of(head).scored["weights"].metrics["map50_95"])
 
 
+@pytest.mark.parametrize(("task", "metric"), [("detect", "best_f1"), ("classify", "log_loss")])
+def test_a_number_without_an_interval_is_not_compared_where_the_images_or_labels_are_others(task, metric):
+    head = run_of(task, 2, 30)
+    for count in (2, 30):
+        base = with_other_images(run_of(task, 0, 30, name="there"), count)
+        rows, notes, num_images = rows_of(revision_of(base), revision_of(head))
+        assert num_images == 30 - count
+        row = rows["weights", metric]
+        assert (row.verdict, row.note) == (Verdict.OTHER_TEST_SET, "other images or labels in the base")
+        beside = [
+            one for one in rows.values() if one.kind == "score" and one.low is None and one.difference is not None
+        ]
+        assert {one.verdict for one in beside} == {Verdict.OTHER_TEST_SET}
+        (result,) = judge_gates({"gate": f"{metric} drop <= 0"}, list(rows.values()))
+        assert (result.passed, result.judged) == (True, False)
+        assert any("No image was scored in both" in note for note in notes) is (count == 30)
+        assert any("differences leave them out" in note for note in notes) is (count < 30)
+    assert rows["weights", "map50_95" if task == "detect" else "top1"].verdict is Verdict.OTHER_TEST_SET
+
+
+def with_other_images(run, count):
+    """The same run, of which so many images have other bytes."""
+    hashes = [f"other{n}" if n < count else sha256 for n, sha256 in enumerate(run.images["sha256"])]
+    images = run.images.assign(sha256=hashes)
+    return dataclasses.replace(run, images=images, data=dataclasses.replace(run.data, images=images))
+
+
+def test_other_labels_of_the_same_images_are_another_test_set():
+    head = run_of("detect", 2)
+    labels = head.data.annotations.assign(difficult=True)
+    base = dataclasses.replace(head, data=dataclasses.replace(head.data, annotations=labels))
+    rows, _, _ = rows_of(revision_of(base), revision_of(head))
+    assert rows["weights", "best_f1"].verdict is Verdict.OTHER_TEST_SET
+    rows, _, _ = rows_of(revision_of(run_of("detect")), revision_of(head))
+    assert rows["weights", "best_f1"].verdict is Verdict.CHANGED
+
+
 def test_other_classes_leave_scores_beside_each_other_without_an_interval():
     head, base = run_of("detect"), run_of("detect", name="there")
     names = ("cat", "dog", "horse")
@@ -162,6 +200,12 @@ def test_runs_of_two_tasks_are_refused():
         ({"speedup_own_fp32": 1.3, "speedup_own_fp32_high": 1.45}, {}, "speedup_own_fp32", Verdict.WITHIN_NOISE),
         ({"speedup_own_fp32": 1.3, "speedup_own_fp32_low": 1.25, "speedup_own_fp32_high": 1.35}, {},
          "speedup_own_fp32", Verdict.WORSE),
+        ({"speedup_own_fp32": 1.39, "speedup_own_fp32_low": 1.385, "speedup_own_fp32_high": 1.395}, {},
+         "speedup_own_fp32", Verdict.WORSE),
+        ({"speedup_own_fp32": 1.49, "speedup_own_fp32_low": None, "speedup_own_fp32_high": None}, {},
+         "speedup_own_fp32", Verdict.WITHIN_NOISE),
+        ({"speedup_own_fp32": 1.39, "speedup_own_fp32_low": 1.385, "speedup_own_fp32_high": 1.395}, {"cpu_model": "x"},
+         "speedup_own_fp32", Verdict.OTHER_MACHINE),
     ],
 )  # fmt: skip
 def test_what_was_measured_on_a_device(device, machine, metric, expected):

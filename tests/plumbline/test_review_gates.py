@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from plumbline.errors import ParamsError
@@ -77,6 +77,15 @@ def test_between_two_machines_a_rise_is_not_judged_and_that_is_said():
     assert not passed("latency_ms_p50 <= 20", row)
     (both,) = judge_gates({"gate": "latency_ms_p50 rise <= 20 %"}, [row, change("latency_ms_p50", 10.0, 13.0)])
     assert not both.passed
+
+
+def test_between_two_test_sets_a_drop_is_not_judged_and_that_is_said():
+    row = change("best_f1", 0.8, 0.1, Verdict.OTHER_TEST_SET, note="other images or labels in the base")
+    for rule in ("best_f1 drop <= 0.05", "best_f1 drop <= 5 % and significant"):
+        (result,) = judge_gates({"gate": rule}, [row])
+        assert (result.passed, result.judged) == (True, False)
+        assert result.why == "not judged, as scored on other images or labels: 1 of 1"
+    assert not passed("best_f1 >= 0.5", row)
 
 
 def test_what_vanished_fails_every_gate_on_it():
@@ -154,8 +163,28 @@ def test_a_change_is_judged_by_the_gates_of_its_base_and_by_those_that_it_adds()
     assert gates_in_force({"c": "z >= 2"}, {"c": "z >= 2"})[1] == ()
 
 
+HUNDREDTHS = st.integers(0, 100)
+
+
+@given(low=HUNDREDTHS, limit=HUNDREDTHS, more=st.integers(-1, 1))
+def test_a_drop_or_rise_of_exactly_the_limit_is_within_it(low, limit, more):
+    high = low + limit + more
+    fallen, risen = change(base=high / 100, head=low / 100), change(base=low / 100, head=high / 100)
+    for rule, row in ((f"map50_95 drop {{}} {limit / 100}", fallen), (f"map50_95 rise {{}} {limit / 100}", risen)):
+        assert passed(rule.format("<="), row) is (more <= 0)
+        assert passed(rule.format("<"), row) is (more < 0)
+
+
+@given(percent=HUNDREDTHS, base=st.integers(1, 1000), more=st.integers(-1, 1))
+def test_a_drop_of_exactly_the_percent_is_within_them(percent, base, more):
+    row = change(base=base / 10, head=base * (100 - percent - more) / 1000)
+    assert passed(f"map50_95 drop <= {percent} %", row) is (more <= 0)
+    assert passed(f"map50_95 drop < {percent} %", row) is (more < 0)
+
+
 @given(base=st.floats(0, 1), head=st.floats(0, 1), limit=st.floats(0, 1))
 def test_a_drop_is_what_it_says(base, head, limit):
+    assume(abs(base - head - limit) > 1e-8)
     gate = parse_gate("gate", f"map50_95 drop <= {limit!r}")
     assert gate.limit == limit
     assert passed(gate.rule, change(base=base, head=head)) is (base - head <= limit)

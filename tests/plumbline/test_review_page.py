@@ -12,7 +12,7 @@ from small_reviews import change, gate, review_of
 
 from plumbline.review import page
 from plumbline.review.changes import KINDS, Verdict
-from plumbline.review.comment import TITLES
+from plumbline.review.comment import TITLES, comment
 from plumbline.review.page import html_page
 from plumbline.review.page_html import SCRIPT, STYLE
 from plumbline.review.review import Side
@@ -105,7 +105,7 @@ def test_no_text_of_a_review_becomes_markup(text):
     for _, each in found.elements:
         assert each.get("src", "data:").startswith("data:")
         assert each.get("href", "#").startswith("#")
-    shown = re.sub(r"[\x00-\x1f]", "\N{REPLACEMENT CHARACTER}", text)
+    shown = re.sub(r"[\x00-\x1f\u202e]", "\N{REPLACEMENT CHARACTER}", text)
     assert found.text().count(shown) == expected.text().count("harmless") > 20
 
 
@@ -117,6 +117,27 @@ def test_the_verdict_is_in_the_title_and_in_the_heading():
     without = html_page(review_of([change()]), {})
     assert '<h1 class="without gates">no gates' in without
     assert "nothing was demanded" in without
+
+
+def test_a_gate_that_was_not_judged_is_not_shown_as_passed():
+    unjudged = gate("speed").model_copy(update={"judged": False})
+    text = html_page(review_of([change(verdict="other test set")], [gate(), unjudged]), {})
+    assert '<td class="verdict is-passed">✓ passed</td><td>floor</td>' in text
+    assert '<td class="verdict is-not-judged">? not judged</td><td>speed</td>' in text
+    assert "speed not judged (other test set)" in text
+
+
+def test_the_sentence_where_nothing_matters_is_that_of_the_comment():
+    review = review_of([change(verdict="changed"), change("data", "new", base=None)])
+    (said,) = [data for _, data in page_of(review).texts if data.startswith("No score")]
+    assert said in comment(review, {})
+    assert said.endswith("the rest: 1 changed, 1 new.")
+
+
+def test_a_name_turns_no_number_around():
+    text = html_page(review_of([change(title="\u202eevil\u2067"), change(artifact="אב", verdict="better")]), {})
+    assert not re.search("[\u202e\u2067]", text)
+    assert "<bdi>אב mAP50-95</bdi> 0.800 → 0.700" in text
 
 
 def test_every_row_is_there_once_with_its_verdict_in_words():
@@ -195,6 +216,7 @@ def test_a_device_has_bars_of_the_share_and_other_machines_none():
         change("device", metric="latency_ms_p50", base=10.0, head=15.0),
         change("device", metric="latency_ms_p50", base=10.0, head=9000.0, artifact="b"),
         change("device", metric="latency_ms_p50", base=10.0, head=15.0, verdict="other machine", artifact="c"),
+        change("score", base=0.1, head=0.9, verdict="other test set"),
         change("params", base=1, head=2, verdict="changed"),
     ]
     text = html_page(review_of(rows), {})
