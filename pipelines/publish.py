@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pipelines.clone_lock import LOCK, BusyError
+from pipelines.file_lock import locked
 from pipelines.interrupts import last_word
 from pipelines.publish_params import read_publish_params
 from pipelines.server import set_up_prefect, start_server
@@ -27,9 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> tuple[int, str]:
         version_key(arguments.version)
         read_publish_params(root)  # what is missing there shows at once, not after Prefect's start
-        set_up_prefect(root, os.environ)
-        start_server(os.environ)
-        return _run(root, arguments)
+        with _sole(root):
+            set_up_prefect(root, os.environ)
+            start_server(os.environ)
+            return _run(root, arguments)
 
     return last_word(work, "interrupted: without its manifest nothing is published; run it again to go on from there")
 
@@ -45,6 +49,26 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--root", type=Path, default=Path(), metavar="PATH", help="the project (default: here)")
     return parser.parse_args(argv)
+
+
+@contextmanager
+def _sole(root: Path) -> Iterator[None]:
+    """Keep flows off the project, which would write to the very files that are published.
+
+    Only the lock of `sole_flow`: the record that a killed flow left is for the next flow to tell of.
+
+    Raises:
+        BusyError: A flow, or another publish, runs on it.
+    """
+    (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(root / LOCK, wait=False))
+        except BlockingIOError as error:
+            raise BusyError(
+                f"{root}: a flow or another publish runs on this folder, expected none; wait for its end, or end it"
+            ) from error
+        yield
 
 
 def _run(root: Path, arguments: argparse.Namespace) -> tuple[int, str]:

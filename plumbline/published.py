@@ -175,6 +175,19 @@ def read_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
+def is_manifest(data: bytes) -> bool:
+    """Tell whether this is what `to_bytes` makes, of any format; other programs have a `manifest.json`, too.
+
+    >>> is_manifest(b'{"name": "My page", "icons": []}'), is_manifest(b"")
+    (False, False)
+    """
+    try:
+        values = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(values, dict) and {"format_version", "model", "version"} <= set(values)
+
+
 def _from_json(values: dict[str, Any]) -> Manifest:
     targets = {
         str(name): Target(**{**target, "files": tuple(PublishedFile(**file) for file in target["files"])})

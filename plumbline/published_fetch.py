@@ -1,13 +1,15 @@
 """Bring one artifact of a published version into a folder: every hash checked, and never half of it.
 
 What is brought goes into a folder beside the one asked for, and takes its place when all of it is there and right. A
-fetch that was cut short goes on from there.
+fetch that was cut short goes on from there; one killed while the folders change places leaves one of them whole, which
+the next fetch finds, store or no store.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from plumbline.files import replacing, sha256_of
+from plumbline.files import sha256_of
 from plumbline.published import (
     LABELS,
     LATEST,
@@ -23,12 +25,15 @@ from plumbline.published import (
     Manifest,
     PublishedFile,
     PublishError,
+    is_manifest,
     read_manifest,
     split_reference,
     target_of,
 )
 from plumbline.published_client import Tell
 from plumbline.published_store import Store
+from plumbline.published_swap import clear, put_in_place, restore, staging_of
+from plumbline.published_upload import folder_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,30 @@ def fetch(store: Store, reference: str, target: str | None, to: Path, tell: Tell
     """
     model, version = split_reference(reference)
     to = to.resolve()  # a link stays one, and what it leads to is replaced
-    _check_folder(to)
+    _check_place(to)
+    with _alone(to, tell):
+        restore(to)
+        data, manifest = _read(store, model, version)
+        _check_content(to, manifest)
+        target = target_of(manifest, target, store.where(f"{folder_of(manifest)}/{MANIFEST}"))
+        wanted = list(manifest.targets[target].files) + ([manifest.labels.file] if labels else [])
+        if _is_complete(to, data, wanted):
+            clear(to)
+            return Fetched(manifest, target, 0, len(wanted))
+        num_there = _gather(store, manifest, wanted, to, tell)
+        staging = staging_of(to)
+        (staging / MANIFEST).write_bytes(data)
+        _prune(staging, {MANIFEST, *(file.path for file in wanted)})
+        put_in_place(to)
+    return Fetched(manifest, target, len(wanted) - num_there, num_there)
+
+
+def _read(store: Store, model: str, version: str) -> tuple[bytes, Manifest]:
+    """Return a version's manifest, as it is published and read.
+
+    Raises:
+        PublishError: There is none, or it is of another version.
+    """
     if version == LATEST:
         version = store.latest(model)
     base = f"{model}/{version}"
@@ -76,19 +104,19 @@ def fetch(store: Store, reference: str, target: str | None, to: Path, tell: Tell
     manifest = read_manifest(data, where)
     if (manifest.model, manifest.version) != (model, version):
         raise PublishError(f"{where}: is of {manifest.model}@{manifest.version}, expected {base}; look who wrote it")
-    target = target_of(manifest, target, where)
-    wanted = list(manifest.targets[target].files) + ([manifest.labels.file] if labels else [])
-    if _is_complete(to, data, wanted):
-        return Fetched(manifest, target, 0, len(wanted))
-    with _staging(to, tell) as staging:
-        there = {file.path for file in wanted if _take(file, to, staging)}
-        for file in wanted:
-            if file.path not in there:
-                tell(f"{file.path}: {file.size / 1e6:.2f} MB")
-                store.download(f"{base}/{file.key}", file, staging / file.path)
-        (staging / MANIFEST).write_bytes(data)
-        _put_in_place(staging, to, {MANIFEST, *(file.path for file in wanted)})
-    return Fetched(manifest, target, len(wanted) - len(there), len(there))
+    return data, manifest
+
+
+def _gather(store: Store, manifest: Manifest, wanted: Sequence[PublishedFile], to: Path, tell: Tell) -> int:
+    """Bring what is wanted into the folder beside `to`; return how many files were here already."""
+    staging = staging_of(to)
+    staging.mkdir(exist_ok=True)
+    there = {file.path for file in wanted if _take(file, to, staging)}
+    for file in wanted:
+        if file.path not in there:
+            tell(f"{file.path}: {file.size / 1e6:.2f} MB")
+            store.download(f"{folder_of(manifest)}/{file.key}", file, staging / file.path)
+    return len(there)
 
 
 def _known(store: Store, model: str) -> str:
@@ -96,33 +124,65 @@ def _known(store: Store, model: str) -> str:
     return f"one of: {', '.join(versions[:10])}" if versions else f"any of {model}, of which none is published there"
 
 
-def _check_folder(to: Path) -> None:
-    """Refuse to replace what no fetch has brought.
+def _check_place(to: Path) -> None:
+    """Refuse what cannot be replaced.
 
     Raises:
-        PublishError: It is a file or a mount point, or holds other things.
+        PublishError: It is a file or a mount point.
     """
     if to.is_mount():
         raise PublishError(f"{to}: a mount point, which cannot be replaced in one step; name a folder in it")
     if to.exists() and not to.is_dir():
         raise PublishError(f"{to}: a file, expected a folder, or none yet; name another one")
-    here = sorted(path.relative_to(to).as_posix() for path in to.rglob("*") if not path.is_dir()) if to.exists() else []
-    if not here:
-        return
-    known: set[str] = set()
-    if (to / MANIFEST).is_file():
-        manifest = read_manifest((to / MANIFEST).read_bytes(), str(to / MANIFEST))
-        known = {MANIFEST, LABELS, *(file.path for target in manifest.targets.values() for file in target.files)}
-    foreign = [path for path in here if path not in known]
-    if foreign:
-        raise PublishError(
-            f"{to}: holds {foreign[0]}, which no fetch brought, expected an empty folder or a fetched one; name another"
-        )
+
+
+def _check_content(to: Path, manifest: Manifest) -> None:
+    """Refuse to replace what no fetch has brought.
+
+    Args:
+        to: The folder.
+        manifest: Of the version that is wanted: a file with one of its hashes is not lost.
+
+    Raises:
+        PublishError: It holds other things.
+    """
+    known, hashes = _names_of(to, manifest), {file.sha256 for file in manifest.files()}
+    here = sorted(path for path in to.rglob("*") if not path.is_dir()) if to.exists() else []
+    for path in here:
+        name = path.relative_to(to).as_posix()
+        if name not in known and not (path.is_file() and sha256_of(path) in hashes):
+            raise PublishError(
+                f"{to}: holds {name}, which no fetch brought, expected an empty folder or a fetched one; name another"
+            )
+
+
+def _names_of(to: Path, wanted: Manifest) -> set[str]:
+    """Return which files a fetch may have brought, by the manifest that is there.
+
+    One that is no JSON was ours: a power cut leaves a file empty or cut short. What stood in it is taken to be what is
+    wanted now.
+    """
+    if not (to / MANIFEST).is_file():
+        return set()
+    data = (to / MANIFEST).read_bytes()
+    if is_manifest(data):
+        wanted = read_manifest(data, str(to / MANIFEST))
+    elif _is_json(data):
+        return set()
+    return {MANIFEST, LABELS, *(file.path for target in wanted.targets.values() for file in target.files)}
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager
-def _staging(to: Path, tell: Tell) -> Iterator[Path]:
-    """Give the folder beside `to` in which a fetch gathers files, to one fetch at a time; cut short, it stays."""
+def _alone(to: Path, tell: Tell) -> Iterator[None]:
+    """Let one fetch at a time work in the folder that `to` is in."""
     to.parent.mkdir(parents=True, exist_ok=True)
     place = os.open(to.parent, os.O_RDONLY)
     try:
@@ -131,9 +191,7 @@ def _staging(to: Path, tell: Tell) -> Iterator[Path]:
         except BlockingIOError:
             tell(f"{to.parent}: another fetch is under way there; waiting for its end")
             fcntl.flock(place, fcntl.LOCK_EX)
-        staging = to.with_name(f".{to.name}.fetching")
-        staging.mkdir(exist_ok=True)
-        yield staging
+        yield
     finally:
         os.close(place)
 
@@ -165,13 +223,11 @@ def _is_right(path: Path, file: PublishedFile) -> bool:
     return path.is_file() and path.stat().st_size == file.size and sha256_of(path) == file.sha256
 
 
-def _put_in_place(staging: Path, to: Path, names: set[str]) -> None:
-    """Let the folder that is whole now take the other's place, without what an earlier try left in it."""
+def _prune(staging: Path, names: set[str]) -> None:
+    """Remove what an earlier try left of another version."""
     for path in sorted(staging.rglob("*"), reverse=True):
         if path.is_dir():
             with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
         elif path.relative_to(staging).as_posix() not in names:
             path.unlink()
-    with replacing(to) as made:
-        staging.rename(made)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.files import sha256_of
-from plumbline.published import LABELS, MANIFEST, Manifest, PublishedFile, PublishError, read_manifest
+from plumbline.published import LABELS, MANIFEST, Manifest, PublishedFile, PublishError, is_manifest, read_manifest
 from plumbline.published_store import Store
 
 _ARTIFACT = "artifact.json"
@@ -70,8 +70,8 @@ def trace(path: Path, store: Store | None) -> Lineage:
         folder = path if path.is_dir() else path.parent
     else:
         raise PublishError(
-            f"{path}: no {MANIFEST} beside it, expected a folder that `plumbline fetch` made; name one, or say with"
-            " --from where its version is published"
+            f"{path}: no {MANIFEST} of a published model beside it, expected a folder that `plumbline fetch` made;"
+            " name one, or say with --from where its version is published"
         )
     manifest = read_manifest(data, where)
     if store is not None:
@@ -82,9 +82,10 @@ def trace(path: Path, store: Store | None) -> Lineage:
 
 
 def _folder_of(path: Path) -> Path | None:
-    """Return the folder with the manifest: the path itself, or one of those above a file."""
+    """Return the folder with the manifest: the path itself, or one of those above a file; others' are looked past."""
     above = [path] if path.is_dir() else list(path.absolute().parents)[:_PARENTS]
-    return next((folder for folder in above if (folder / MANIFEST).is_file()), None)
+    found = (folder for folder in above if (folder / MANIFEST).is_file())
+    return next((folder for folder in found if is_manifest((folder / MANIFEST).read_bytes())), None)
 
 
 def _find(path: Path, store: Store) -> tuple[bytes, str]:

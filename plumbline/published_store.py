@@ -167,12 +167,16 @@ class Store:
             Whether it was written; False where an object stands there already, whatever it holds.
 
         Raises:
-            PublishError: The store refuses, cannot be reached, or got other bytes.
+            PublishError: The store refuses, cannot be reached, or got other bytes; or the file is no more what it was.
         """
         put = self._put_parts if file.size > PART_BYTES and isinstance(content, Path) else self._put_whole
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 put(key, content, file)
+            except FileNotFoundError as error:
+                if not isinstance(content, Path) or content.exists():
+                    raise
+                raise PublishError(f"{content}: gone since it was hashed; publish again when nothing runs") from error
             except boto_errors() as error:
                 code = code_of(error)
                 # NoSuchUpload: the answer to our own completion was lost, and boto3 asked again.
@@ -191,7 +195,8 @@ class Store:
         Args:
             key: Where.
             file: Size and hash.
-            content: For the sha256 that the store makes of the parts' hashes, where it was written in parts.
+            content: For the sha256 that the store makes of the parts' hashes, where it was written in parts; not
+                trusted where its own hash is not the file's.
 
         Raises:
             PublishError: The store refuses or cannot be reached.
@@ -203,7 +208,7 @@ class Store:
         told = str(head.get("ChecksumSHA256", "")).partition("-")[0]
         if told and told == _base64(bytes.fromhex(file.sha256)):
             return True
-        if told and isinstance(content, Path) and told == _sha256_of_parts(content):
+        if told and isinstance(content, Path) and (told, file.sha256) == _sha256_of_parts(content):
             return True
         digest = hashlib.sha256()
         try:
@@ -216,6 +221,7 @@ class Store:
 
     def _put_whole(self, key: str, content: Path | bytes, file: PublishedFile) -> None:
         data = content.read_bytes() if isinstance(content, Path) else content
+        _check_sent(hashlib.sha256(data).hexdigest(), file, content)
         # The store works it out itself, and refuses what was damaged on the way.
         checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(bytes.fromhex(file.sha256))}
         self._call("put_object", key, Body=data, IfNoneMatch="*", **checksum)
@@ -224,15 +230,17 @@ class Store:
         """Upload in parts. Not boto3's own transfer, which has no conditional upload (s3transfer 0.19)."""
         assert isinstance(path, Path)
         upload = self._call("create_multipart_upload", key, ChecksumAlgorithm="SHA256")["UploadId"]
-        progress, parts = _Progress(self._tell, file, 0), list[dict[str, Any]]()
+        progress, parts, whole = _Progress(self._tell, file, 0), list[dict[str, Any]](), hashlib.sha256()
         try:
             with path.open("rb") as source:
                 while data := source.read(PART_BYTES):
+                    whole.update(data)
                     number, checksum = len(parts) + 1, _base64(hashlib.sha256(data).digest())
                     options = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": checksum}
                     done = self._call("upload_part", key, UploadId=upload, PartNumber=number, Body=data, **options)
                     parts.append({"ETag": done["ETag"], "PartNumber": number, "ChecksumSHA256": checksum})
                     progress.add(len(data))
+            _check_sent(whole.hexdigest(), file, path)
             self._call(
                 "complete_multipart_upload",
                 key,
@@ -317,10 +325,25 @@ def _base64(digest: bytes) -> str:
     return base64.b64encode(digest).decode("ascii")
 
 
-def _sha256_of_parts(path: Path) -> str:
-    """Return what S3 keeps of an object that was written in parts: the hash of their hashes, one after the other."""
-    digest = hashlib.sha256()
+def _check_sent(sha256: str, file: PublishedFile, content: Path | bytes) -> None:
+    """Refuse bytes that are not what the version's manifest will say: under their name they could never be mended.
+
+    Raises:
+        PublishError: The file was written to since its hash was taken.
+    """
+    if sha256 != file.sha256:
+        name = content if isinstance(content, Path) else file.path
+        raise PublishError(
+            f"{name}: changed since it was hashed, expected sha256 {file.sha256}, got {sha256}; publish again when"
+            " nothing writes there"
+        )
+
+
+def _sha256_of_parts(path: Path) -> tuple[str, str]:
+    """Return what S3 keeps of an object written in parts, the hash of their hashes, and the hex sha256 of the file."""
+    digest, whole = hashlib.sha256(), hashlib.sha256()
     with path.open("rb") as source:
         while data := source.read(PART_BYTES):
             digest.update(hashlib.sha256(data).digest())
-    return _base64(digest.digest())
+            whole.update(data)
+    return _base64(digest.digest()), whole.hexdigest()

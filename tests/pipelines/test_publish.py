@@ -11,6 +11,7 @@ import subprocess
 import pytest
 from published_project import change, commit, dvc, environment, git, make_project
 
+from pipelines.clone_lock import RECORD, sole_flow
 from pipelines.publish import main
 from pipelines.publish_content import make_content
 from pipelines.publish_gates import (
@@ -275,6 +276,18 @@ def test_without_a_destination_nothing_is_started(project, capsys):
     error = capsys.readouterr().err
     assert "params.yaml:" in error
     assert "publish.destination is empty, expected s3://bucket/prefix; set it" in error
+    assert not (project / ".prefect").exists()
+
+
+def test_beside_a_flow_nothing_is_published(project, capsys):
+    """A flow may export the very files that are being published."""
+    with sole_flow(project, {}):
+        assert main(["v1.0.0", "--root", str(project)]) == 1
+        record = json.loads((project / RECORD).read_text())
+    assert capsys.readouterr().err == (
+        f"error: {project}: a flow or another publish runs on this folder, expected none; wait for its end, or end it\n"
+    )
+    assert record == {"pid": os.getpid()}
     assert not (project / ".prefect").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 from gated_store import gated_store
 from published_project import change, commit, dvc, environment, git, make_project, set_destination
 
+from pipelines.clone_lock import LOCK
+from pipelines.file_lock import locked
 from plumbline.commands import main as plumbline
 from plumbline.published import read_manifest
 from plumbline.runtime.session import load_artifact
@@ -54,11 +57,13 @@ def start(project, api, version="v1.0.0", *options):
 
 @pytest.mark.long
 def test_the_command_publishes_and_a_killed_one_is_repeated(project, shop, api, tmp_path):
-    processes = []
+    processes, free = [], []
 
     def kill_at_the_manifest(method, path, go_on, start_response):
         if method != "PUT" or not path.endswith("manifest.json"):
             return go_on()
+        with contextlib.suppress(BlockingIOError), locked(project / LOCK, wait=False):
+            free.append("while it published")
         processes[0].kill()
         processes[0].wait()
         raise ConnectionAbortedError  # as if its request had never come through
@@ -67,6 +72,7 @@ def test_the_command_publishes_and_a_killed_one_is_repeated(project, shop, api, 
     processes.append(start(project, api))
     processes[0].communicate()
     shop.hook = None
+    assert free == []  # no flow can export what is being published
     files = shop.keys()
     assert len(files) == 5
     assert not any(key.endswith("manifest.json") for key in files)

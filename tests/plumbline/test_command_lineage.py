@@ -127,7 +127,7 @@ def test_a_file_alone_is_found_by_its_hash_in_what_is_published(device, lineage,
     shutil.copy(device / "model.onnx", alone)
     code, _, err = lineage(alone)
     assert code == 1
-    assert "no manifest.json beside it" in err
+    assert "no manifest.json of a published model beside it" in err
     code, out, _ = lineage(alone, "--from", shop.address)
     assert code == 0
     assert "artifact onnx-int8 (onnx, int8) of signs@v1.0.0" in out
@@ -136,6 +136,31 @@ def test_a_file_alone_is_found_by_its_hash_in_what_is_published(device, lineage,
     code, _, err = lineage(alone, "--from", shop.address)
     assert code == 1
     assert f"is in no version at {shop.address}" in err
+
+
+@pytest.mark.parametrize("theirs", ['{"name": "My page", "icons": []}', "[]", "", "no JSON"])
+def test_a_manifest_of_another_program_is_looked_past(device, lineage, shop, tmp_path, theirs):
+    alone = tmp_path / "page" / "model" / "renamed.bin"
+    alone.parent.mkdir(parents=True)
+    shutil.copy(device / "model.onnx", alone)
+    for folder in (tmp_path / "page", alone.parent):
+        (folder / "manifest.json").write_text(theirs)
+    code, out, err = lineage(alone, "--from", shop.address)
+    assert (code, err) == (0, "")
+    assert "artifact onnx-int8 (onnx, int8) of signs@v1.0.0" in out
+    code, _, err = lineage(alone)
+    assert code == 1
+    assert "no manifest.json of a published model beside it" in err
+    shutil.copy(device / "manifest.json", tmp_path / "page")
+    assert lineage(alone)[0] == 0
+
+
+def test_a_manifest_of_a_newer_plumbline_is_not_looked_past(device, lineage, shop):
+    values = json.loads((device / "manifest.json").read_text())
+    (device / "manifest.json").write_text(json.dumps({**values, "format_version": 2}))
+    code, _, err = lineage(device, "--from", shop.address)
+    assert code == 1
+    assert "expected format_version 1, got 2; use the plumbline that published it" in err
 
 
 def test_labels_that_were_left_are_read_where_they_are_published(device, lineage, shop):

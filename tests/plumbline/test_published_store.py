@@ -266,6 +266,32 @@ def test_a_large_file_goes_up_in_parts_and_is_never_written_over(shop, tmp_path,
     assert not uploads  # parts that nobody completes would be paid for
 
 
+@pytest.mark.parametrize("part_bytes", [5 * 1024 * 1024, 16 * 1024 * 1024])
+def test_a_file_that_changes_after_it_was_hashed_is_not_written(shop, tmp_path, monkeypatch, part_bytes):
+    """As when a stage exports the same model again beside a publish: the size stays, the bytes do not."""
+    monkeypatch.setattr(published_store, "PART_BYTES", part_bytes)
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"before" * 2_000_000)
+    file = described(path.read_bytes())
+    path.write_bytes(b"after!" * 2_000_000)
+    with pytest.raises(PublishError, match=rf"^{path}: changed since it was hashed, expected sha256 {file.sha256}"):
+        Store(shop.address, print).put_new("m/model.bin", path, file)
+    assert shop.keys() == []
+    assert not shop.client().list_multipart_uploads(Bucket=shop.bucket).get("Uploads", [])
+    path.unlink()
+    with pytest.raises(PublishError, match=rf"^{path}: gone since it was hashed"):
+        Store(shop.address, print).put_new("m/model.bin", path, file)
+
+
+def test_a_store_does_not_hold_what_only_the_changed_file_here_is(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(published_store, "PART_BYTES", 5 * 1024 * 1024)
+    store, path = Store(shop.address, print), tmp_path / "model.bin"
+    expected = described(b"before" * 2_000_000)
+    path.write_bytes(b"after!" * 2_000_000)
+    assert store.put_new("m/model.bin", path, described(path.read_bytes()))
+    assert not store.holds("m/model.bin", expected, path)
+
+
 def test_an_upload_in_parts_that_fails_leaves_no_parts(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(published_store, "PART_BYTES", 5 * 1024 * 1024)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
