@@ -12,6 +12,7 @@ Each row's module has the same verbs, over the forge's maintained client library
 - ``set_status(client, pull, status)``.
 - ``FAULTS``, ``answer_of(client, error)``: what its client raises, and what that means (`pipelines.forge_answers`).
 - ``TITLE``, ``NEEDS``: for the words of an error: the permission that a verb needs.
+- ``AGAIN``: verb -> statuses below 500 after which the same request may do better later.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from plumbline.review.comment import MARKER
 CONTEXT = "plumbline"  # name of the commit status
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 
-State = Literal["success", "failure", "error"]
+State = Literal["success", "failure", "error", "pending"]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from plumbline.errors import PlumblineError
@@ -48,11 +48,20 @@ class Patience:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: `status` None where nothing did; names of headers in lower case."""
+    """What came back: `status` None where nothing did; names of headers in lower case.
+
+    `passes`: of this verb, such an answer is no last word, though its status is below 500.
+    """
 
     status: int | None
     said: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    passes: bool = False
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the server may do better later."""
+        return self.status is None or self.status >= 500 or self.passes
 
     @property
     def is_rate_limit(self) -> bool:
@@ -87,7 +96,7 @@ def pause_before_next(answer: Answer, pause_s: float, patience: Patience, now: f
     asked_s = _asked_wait(answer.headers, now)
     if answer.is_rate_limit:
         wait_s = max(pause_s, patience.unsaid_wait_s if asked_s is None else asked_s)
-    elif answer.status is None or answer.status >= 500:
+    elif answer.is_broken:
         wait_s = max(pause_s, asked_s or 0.0)
     else:
         return None
@@ -123,6 +132,7 @@ def answered(connection: Connection, verb: str, what: str, action: Callable[[], 
             return action()
         except connection.module.FAULTS as error:
             answer: Answer = connection.module.answer_of(connection.client, error)
+            answer = replace(answer, passes=answer.status in connection.module.AGAIN.get(verb, ()))
             wait_s = None if pause_s is None else pause_before_next(answer, pause_s, patience, time.time())
             if wait_s is None:
                 raise ForgeError(_sentence(connection, verb, what, answer, tries), answer.status) from error
@@ -148,8 +158,9 @@ def _remedy(connection: Connection, verb: str, answer: Answer) -> str:
     if answer.is_rate_limit:
         wait_s = _asked_wait(answer.headers, time.time())
         return "the rate limit is used up; run again " + ("later" if wait_s is None else f"in {wait_s:.0f} s")
-    if answer.status is None or answer.status >= 500:
+    if answer.is_broken:
         return "run again later"
+    assert answer.status is not None, "no answer is told above"
     return {
         401: f"{variable} is not accepted: it has ended or was withdrawn",
         403: f"{variable} needs {connection.module.NEEDS[verb]}",

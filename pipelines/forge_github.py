@@ -46,6 +46,7 @@ NEEDS = {
     "upload_pictures": "the permission `contents: write`",
     "set_status": "the permission `statuses: write`",
 }
+AGAIN: dict[str, tuple[int, ...]] = {}
 BRANCH = "plumbline-pictures"
 MOST_DESCRIPTION = 140  # characters of a status
 RACES = 5  # posters that may come between before one gives up

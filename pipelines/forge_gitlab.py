@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import gitlab
@@ -39,8 +40,11 @@ NEEDS = {
     "report_job": "the scope `read_api`, and a project (the fork, of a fork's merge request) whose jobs it may see",
     "artifact": "the scope `read_api`, and a project (the fork, of a fork's) whose artifacts it may see",
 }
+# "If an update is already in progress, 409: retry the request": https://docs.gitlab.com/api/commits/#commit-status
+AGAIN: dict[str, tuple[int, ...]] = {"set_status": (409,)}
 MOST_DESCRIPTION = 255  # characters of a status
-STATES = {"success": "success", "failure": "failed", "error": "failed"}
+STATES = {"success": "success", "failure": "failed", "error": "failed", "pending": "pending"}
+ENDED = ("success", "failed")
 
 
 class _Gitlab(gitlab.Gitlab):
@@ -212,15 +216,18 @@ def upload_pictures(client: Client, _: int, pictures: Mapping[str, bytes], writt
 
 @dataclass(frozen=True)
 class ReportJob:
-    """A job whose artifact is a report; `project` is the fork, of a fork's merge request."""
+    """What ended without a report (`key` is None), or a job whose artifact may be one.
+
+    `project` is the fork, of a fork's merge request; `url` is of the job, or of the pipeline that has none.
+    """
 
     project: int
-    key: int
+    key: int | None
     url: str
 
 
 def report_job(client: Client, number: int, sha: str, name: str) -> ReportJob | None:
-    """Find the ended job of that name in the pipeline of a merge request's head; None where there is none yet.
+    """Find the ended job of that name in the pipeline of a merge request's head; None: it has not ended, or long ago.
 
     The pipeline of a fork's merge request is one of the fork. One of merged results has a commit of its own, by which
     the head is not known: the report says its commit, and the poster holds it against the head.
@@ -230,13 +237,26 @@ def report_job(client: Client, number: int, sha: str, name: str) -> ReportJob | 
         return None
     project = client.gitlab.projects.get(pipeline["project_id"], lazy=True)
     for job in project.pipelines.get(pipeline["id"], lazy=True).jobs.list(iterator=True):
-        if job.name == name and job.status in ("success", "failed") and job.attributes.get("artifacts_file"):
-            return ReportJob(pipeline["project_id"], job.id, job.web_url)
-    return None
+        if job.name == name:
+            return _ended_job(pipeline["project_id"], job.attributes)
+    # A pipeline whose file is no YAML has failed, and has no job at all.
+    is_ended = pipeline.get("status") in ENDED
+    return ReportJob(pipeline["project_id"], None, str(pipeline.get("web_url") or "")) if is_ended else None
+
+
+def _ended_job(project: int, job: Mapping[str, Any]) -> ReportJob | None:
+    if job["status"] not in ENDED or job.get("erased_at") or _is_past(job.get("artifacts_expire_at")):
+        return None  # what it left was posted while it was there
+    return ReportJob(project, job["id"] if job.get("artifacts_file") else None, job["web_url"])
+
+
+def _is_past(time: str | None) -> bool:
+    return bool(time) and datetime.fromisoformat(str(time)) < datetime.now(UTC)
 
 
 def artifact(client: Client, job: ReportJob, path: str, most_bytes: int) -> bytes | None:
     """Read one file of a job's artifacts, which the server unpacks; None where it is larger than it may be."""
+    assert job.key is not None, "it has no artifacts"
     found = client.gitlab.projects.get(job.project, lazy=True).jobs.get(job.key, lazy=True)
     data = bytearray()
     for chunk in found.artifact(path, iterator=True, streamed=True, chunk_size=65_536):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.forge import Comment, Connection, Pull, Status
 from pipelines.forge_answers import ForgeError, answered
 from pipelines.forge_lines import one_line
-from pipelines.forge_report import Report
+from pipelines.forge_report import MOST_DESCRIPTION, Report
 from plumbline.errors import EvaluationError, PlumblineError
+from plumbline.review.review import Review
 
 FROM_FORK = (
     "⚠️ FROM A FORK: the numbers come from a run of the fork's own code, also those of the base; they are as honest as"
@@ -21,12 +21,16 @@ FROM_FORK = (
 REMOTES = ("origin/", "base/", "upstream/")  # as a clone calls where a pull request is to; .gitlab-ci.yml: base
 
 
+class OtherBaseError(EvaluationError):
+    """A report is against another branch than its pull request is to; its text may be shown to everybody."""
+
+
 @dataclass(frozen=True)
 class Posted:
     """What was done.
 
     Attributes:
-        comment: ``created``, ``updated`` or ``unchanged``.
+        comment: ``created``, ``updated``, ``unchanged``; ``not needed`` where nothing is to be said.
         url: Of the comment, where the forge tells it.
     """
 
@@ -96,6 +100,39 @@ def check_head(report: Report, pull: Pull) -> None:
         )
 
 
+def check_base(review: Review, pull: Pull) -> None:
+    """Refuse a report against another branch than the pull request is to now: its base may have been changed since.
+
+    Raises:
+        OtherBaseError: It is against another.
+    """
+    name = review.base.name
+    if pull.base_name not in (name, *(name.removeprefix(remote) for remote in REMOTES)):
+        raise OtherBaseError(
+            f"The report is against {one_line(name)[:60]}, expected {pull.base_name[:60]}; start the run again"
+        )
+
+
+def for_one_base(connection: Connection, pull: Pull, report: Report) -> Report:
+    """Take back a pass where the commit is also the head of a pull request to another branch.
+
+    There is one status of a commit: the lax gates of one branch would let it into the other.
+
+    Raises:
+        ForgeError: The pull requests cannot be read.
+    """
+    if report.state != "success":
+        return report
+    same: list[Pull] = connection.ask("pulls_of", f"find the pull requests of {pull.head_sha}", pull.head_sha)
+    # A fork sets no status where this repository's own pull request has the commit, so it takes none away either.
+    others = [one for one in same if one.base_name != pull.base_name and (pull.is_fork or not one.is_fork)]
+    if not others:
+        return report
+    numbers = ", ".join(f"{one.number} (to {one.base_name[:40]})" for one in others[:3])
+    why = f"This commit is also the head of {numbers}: one status cannot say both; close one, and run again"
+    return replace(report.noting(why), state="error", description=one_line(why)[:MOST_DESCRIPTION])
+
+
 def post(connection: Connection, pull: Pull, report: Report, status_url: str) -> Posted:
     """Post the comment and set the status. One that fails does not keep back the other.
 
@@ -145,10 +182,22 @@ def _takes_status(connection: Connection, pull: Pull) -> bool:
     return all(one.is_fork for one in same)
 
 
-def set_error(connection: Connection, pull: Pull, target_url: str) -> None:
-    """Say beside the commit that there is no report, as well as that goes: what is wrong with it is told elsewhere."""
-    with suppress(PlumblineError):
-        set_status(connection, pull, Status("error", "The run left no report that can be read", target_url))
+def set_pending(connection: Connection, sha: str, source: Source, status_url: str) -> int:
+    """Say beside a commit that a run was asked for: until it has ended, what an older one said counts no more.
+
+    Returns:
+        How many open pull requests from there have that head; of none, nothing is set.
+
+    Raises:
+        ForgeError: It cannot be set.
+    """
+    pulls: list[Pull] = connection.ask("pulls_of", f"find the pull requests of {sha}", sha)
+    found = [one for one in pulls if source.is_of(one)]
+    if found:
+        set_status(
+            connection, found[0], Status("pending", "A run was asked for, and has left no report yet", status_url)
+        )
+    return len(found)
 
 
 def told_fault(error: Exception) -> PlumblineError:

@@ -1,8 +1,9 @@
 """Post a report to its pull request: ``python -m pipelines.pr_comment --report report``.
 
 The folder is what ``make pr-report`` writes, here or in a run that is not trusted: of it only review.json and the
-pictures are read, as data. The forge, the repository and the pull request are the runner's, unless they are said. The
-comment is printed where it cannot be posted, and stays in the folder whatever happens.
+pictures are read, as data, or the one line of error.txt in their place. The forge, the repository and the pull request
+are the runner's, unless they are said. The comment is printed where it cannot be posted, and stays in the folder
+whatever happens.
 """
 
 from __future__ import annotations
@@ -19,20 +20,35 @@ from pipelines.forge import FORGES, Connection, connect
 from pipelines.forge_answers import ForgeError, Patience
 from pipelines.forge_gates import gates_of_base
 from pipelines.forge_lines import tell
-from pipelines.forge_post import Posted, Source, check_head, find_pull, post, set_error, told_fault
+from pipelines.forge_no_report import no_report_comment, post_no_report, reason_told, tell_no_report
+from pipelines.forge_post import (
+    Posted,
+    Source,
+    check_base,
+    check_head,
+    find_pull,
+    for_one_base,
+    post,
+    set_pending,
+    told_fault,
+)
 from pipelines.forge_report import Report, judged, read_report, write_comment
 from pipelines.forge_runner import Runner, is_runner, runner
 from pipelines.forge_schedule import post_all
+from pipelines.pr_reason import read_reason
 from plumbline.errors import EvaluationError, PlumblineError
 from stages.shape import exit_code
 
 
 def _post_folder(arguments: argparse.Namespace, place: Runner, environment: Mapping[str, str]) -> None:
+    if (reason := read_reason(arguments.report)) is not None:
+        _post_reason(arguments, place, environment, reason_told(reason))
+        return
     try:
         report = read_report(arguments.report, arguments.gates_from)
         text = write_comment(report, arguments.report, place.forge)
-    except Exception:  # whatever a stranger's report made happen
-        _set_error(arguments, place, environment)
+    except Exception as error:  # whatever a stranger's report made happen
+        _tell_no_report(arguments, place, environment, error)
         raise
     if arguments.dry_run:
         tell(f"{text}\n{report.state}: {report.description}", environment)
@@ -42,11 +58,32 @@ def _post_folder(arguments: argparse.Namespace, place: Runner, environment: Mapp
         posted, report = _post(_connection(arguments, place, environment), arguments, place, report)
     except Exception as error:
         tell(text, environment)
-        if not isinstance(error, PlumblineError):
-            _set_error(arguments, place, environment)
+        # A report of a run, by the forge's event: where it is refused, an older one's verdict must not stand.
+        is_of_run = arguments.gates_of_base and arguments.head_sha
+        if not isinstance(error, PlumblineError) or (is_of_run and isinstance(error, EvaluationError)):
+            _tell_no_report(arguments, place, environment, error)
         raise
     said = f"comment {posted.comment} {posted.url}".rstrip()
     tell(f"{said}; status {report.state}: {report.description}", environment)
+
+
+def _post_reason(arguments: argparse.Namespace, place: Runner, environment: Mapping[str, str], why: str) -> None:
+    if arguments.dry_run:
+        tell(f"error: {why}", environment)
+        return
+    number = arguments.number or place.number
+    connection = _connection(arguments, place, environment)
+    pull = find_pull(connection, number, arguments.head_sha, "", _source(arguments))
+    if arguments.head_sha not in (None, pull.head_sha):
+        raise EvaluationError(
+            f"the reason is of commit {arguments.head_sha}, expected {pull.head_sha}, the head of pull request {number}"
+        )
+    try:
+        posted = post_no_report(connection, pull, why, arguments.status_url, creates=True)
+    except ForgeError:
+        tell(no_report_comment(pull, why, arguments.status_url), environment)
+        raise
+    tell(f"comment {posted.comment} {posted.url}".rstrip() + f"; status error: {why}", environment)
 
 
 def _post(
@@ -57,8 +94,9 @@ def _post(
     pull = find_pull(connection, number, sha, report.review.base.name, _source(arguments))
     check_head(report, pull)
     if arguments.gates_of_base:
+        check_base(report.review, pull)
         gates = gates_of_base(connection, pull.base_name)
-        report = judged(report, gates, f"the branch {pull.base_name}")
+        report = for_one_base(connection, pull, judged(report, gates, f"the branch {pull.base_name}"))
         write_comment(report, arguments.report, place.forge)
     return post(connection, pull, report, arguments.status_url), report
 
@@ -76,8 +114,10 @@ def _source(arguments: argparse.Namespace) -> Source:
     return Source(arguments.head_repository, arguments.head_branch)
 
 
-def _set_error(arguments: argparse.Namespace, place: Runner, environment: Mapping[str, str]) -> None:
-    """Say beside the commit that there is no report, where it is known which commit; the report's error is told."""
+def _tell_no_report(
+    arguments: argparse.Namespace, place: Runner, environment: Mapping[str, str], error: Exception
+) -> None:
+    """Say at the pull request that there is no report, where it is known which; the report's error is told."""
     number, sha = arguments.number or place.number, arguments.head_sha
     if arguments.dry_run or (number is None and sha is None):
         return
@@ -85,7 +125,15 @@ def _set_error(arguments: argparse.Namespace, place: Runner, environment: Mappin
         connection = _connection(arguments, place, environment)
         pull = find_pull(connection, number, sha, "", _source(arguments))
         if sha in (None, pull.head_sha):
-            set_error(connection, pull, arguments.status_url)
+            tell_no_report(connection, pull, error, arguments.status_url)
+
+
+def _set_pending(arguments: argparse.Namespace, place: Runner, environment: Mapping[str, str]) -> None:
+    if arguments.head_sha is None:
+        raise ForgeError("--pending is of a commit, expected --head-sha; say it")
+    connection = _connection(arguments, place, environment)
+    found = set_pending(connection, arguments.head_sha, _source(arguments), arguments.status_url)
+    tell("status pending" if found else f"no open pull request has the head commit {arguments.head_sha}", environment)
 
 
 def _connection(arguments: argparse.Namespace, place: Runner, environment: Mapping[str, str]) -> Connection:
@@ -98,6 +146,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--report", type=Path, metavar="FOLDER", help="what make pr-report wrote")
     what.add_argument("--all", action="store_true", help="the reports of all open merge requests' pipelines (GitLab)")
+    what.add_argument("--pending", action="store_true", help="say beside --head-sha that a run of it was asked for")
     parser.add_argument("--forge", choices=FORGES, help="default: the one whose runner this is")
     parser.add_argument("--repository", metavar="R", help="owner/name (default: the runner's)")
     parser.add_argument("--number", type=int, metavar="N", help="of the pull request (default: the runner's)")
@@ -134,7 +183,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         place = runner(environment, arguments.forge, arguments.repository)
-        if not arguments.all:
+        if arguments.pending:
+            _set_pending(arguments, place, environment)
+        elif not arguments.all:
             _post_folder(arguments, place, environment)
         elif place.forge != "gitlab":
             raise ForgeError(f"--all is for gitlab, got {place.forge}; GitHub starts the poster after every run")

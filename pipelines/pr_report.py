@@ -3,7 +3,8 @@
 Two revisions are read from git and DVC, and nothing is run. The folder then holds ``comment.md`` for a pull request,
 ``report.html`` to open, the pictures, and ``review.json``, from which `pipelines.pr_comment` posts.
 
-The exit code is 0 where every gate of params.yaml passed, 1 where one failed, and 2 where there was nothing to judge.
+The exit code is 0 where every gate of params.yaml passed, 1 where one failed, and 2 where there was nothing to judge:
+the folder then holds ``error.txt`` alone, with the reason, which the poster tells.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import dataclasses
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from pipelines.pr_reason import write_reason
 from pipelines.review_params import REVIEW, bootstrap_of, gates_of, review_of
 from pipelines.revisions import NoResultsError, git, revision, without_results
 from pipelines.stale import stale_row, stale_stages
@@ -134,6 +136,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _leave_reason(out: Path, reason: str) -> None:
+    with suppress(OSError):  # it is told on stderr in any case
+        write_reason(out, reason)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Report; see the head of this module for the exit code."""
     arguments = _parse(argv)
@@ -145,9 +152,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         review = write_report(arguments.root.resolve(), arguments.base, arguments.head, arguments.out, tell)
     except PlumblineError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the command's own output
+        _leave_reason(arguments.out, str(error))
         return ERROR
-    except Exception:  # a fault of ours is no verdict on the change
+    except Exception as error:  # a fault of ours is no verdict on the change
         traceback.print_exc()
+        _leave_reason(arguments.out, f"{type(error).__name__}: {error}")
         return ERROR
     for gate in review.gates:
         tell(f"{'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.rule}  ({gate.why})")

@@ -22,8 +22,9 @@ from prefect.states import Completed, Failed
 
 from pipelines.clones import default_home
 from pipelines.flow_artifacts import embed_images
-from pipelines.forge import FORGES, connect
+from pipelines.forge import FORGES, Connection, connect
 from pipelines.forge_answers import Patience
+from pipelines.forge_no_report import post_no_report
 from pipelines.forge_post import Posted, find_pull, post
 from pipelines.forge_report import read_report
 from pipelines.forge_runner import runner
@@ -65,9 +66,12 @@ def compare_with_base(
     """
     log = get_run_logger()
     out = report_folder(place)
-    review = write_report(
-        place, base_in_clone(place, repository, base), None, out, log.info, git(place, "rev-parse", "--short", "HEAD")
-    )
+    try:
+        head = git(place, "rev-parse", "--short", "HEAD")
+        review = write_report(place, base_in_clone(place, repository, base), None, out, log.info, head)
+    except Exception as error:
+        say_no_report(place, repository, f"There is no report: {error}", number=number, tokens=tokens)
+        raise
     _prune(out.parent)
     keep_review(out)
     failed = [gate.name for gate in review.gates if not gate.passed]
@@ -134,9 +138,48 @@ def keep_review(out: Path) -> None:
     create_markdown_artifact(text, key=ARTIFACT, description=f"What this change does to the model; `{out}`")
 
 
+def say_no_report(
+    place: Path,
+    repository: str,
+    why: str,
+    *,
+    number: int | None,
+    tokens: Mapping[str, str],
+    patience: Patience | None = None,
+) -> None:
+    """Say at a pull request why its newest commit has no report, where there is a token; a fault is in the log.
+
+    Args:
+        place: The clone of that commit.
+        repository: As of `compare_with_base`, like the rest.
+        why: One sentence.
+        number: Of the pull request.
+        tokens: Variable -> token of a forge.
+        patience: With the forge.
+    """
+    try:
+        connection = _connection(repository, number, {**os.environ, **tokens}, patience or Patience())
+        if connection is None:
+            return
+        pull = find_pull(connection, number, None, "")
+        if pull.head_sha == git(place, "rev-parse", "HEAD"):  # of an older one it is nobody's business
+            post_no_report(connection, pull, why.replace(f"{place}/", ""), "", creates=False)
+    except PlumblineError as error:
+        get_run_logger().warning("the pull request is not told: %s", error)
+
+
 def _post_where_possible(
     out: Path, repository: str, number: int | None, environment: Mapping[str, str], patience: Patience
 ) -> Posted | None:
+    connection = _connection(repository, number, environment, patience)
+    if connection is None:
+        return None
+    return post(connection, find_pull(connection, number, None, ""), read_report(out, None), "")
+
+
+def _connection(
+    repository: str, number: int | None, environment: Mapping[str, str], patience: Patience
+) -> Connection | None:
     forge = next((name for name, row in FORGES.items() if environment.get(row.token_variable)), None)
     if forge is None or number is None:
         if number is not None:
@@ -144,9 +187,7 @@ def _post_where_possible(
         return None
     # The token goes to the server that the worker's environment names, whatever URL a parameter holds.
     place = runner(environment, forge, repository_name(repository) or None)
-    report = read_report(out, None)
-    connection = connect(place.address(environment), patience)
-    return post(connection, find_pull(connection, number, None, ""), report, "")
+    return connect(place.address(environment), patience)
 
 
 def repository_name(repository: str) -> str:

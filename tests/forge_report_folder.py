@@ -15,7 +15,9 @@ BASE = "b" * 40
 GATES = "gates:\n  floor: weights.map50_95 >= 0.6\n  no_loss: map50_95 drop <= 0.01 and significant\n"
 
 
-def made_up_review(*, head: str = HEAD, after: float = 0.81, passed: bool = True, title: str = "mAP50-95") -> Review:
+def made_up_review(
+    *, head: str = HEAD, base: str = "main", after: float = 0.81, passed: bool = True, title: str = "mAP50-95"
+) -> Review:
     """Make a review of one row and two gates."""
     verdict = Verdict.BETTER if after > 0.8 else Verdict.WORSE
     row = Change(
@@ -25,7 +27,7 @@ def made_up_review(*, head: str = HEAD, after: float = 0.81, passed: bool = True
     rules = {"floor": "weights.map50_95 >= 0.6", "no_loss": "map50_95 drop <= 0.01 and significant"}
     gates = tuple(GateResult(name=name, rule=rule, passed=passed, why="so it is") for name, rule in rules.items())
     return Review(
-        base=Side(name="main", commit=BASE, is_clean=True), head=Side(name="HEAD", commit=head, is_clean=True),
+        base=Side(name=base, commit=BASE, is_clean=True), head=Side(name="HEAD", commit=head, is_clean=True),
         task="detect", headline="map50_95", headline_title="mAP50-95", shown="weights", level=0.95, num_images=100,
         changes=(row,), gates=gates, notes=("It is made up.",),
         pictures={"curves": "curves.png", "latency": "latency.png"},

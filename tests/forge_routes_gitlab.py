@@ -88,6 +88,9 @@ class GitlabRoutes(ForgeState):
             raise RefusedError(404, "404 References for commit Not Found")
         if asked.body["state"] not in ("pending", "running", "success", "failed", "canceled", "skipped"):
             raise RefusedError(400, {"state": ["does not have a valid value"]})
+        if self.updates_in_progress:
+            self.updates_in_progress -= 1
+            raise RefusedError(409, "409 Conflict: an update is already in progress. Retry the request")
         self.statuses.setdefault(sha, []).append(asked.body)
         return 201, {"id": 1, "sha": sha, "status": asked.body["state"]}
 

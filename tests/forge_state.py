@@ -79,6 +79,7 @@ class ForgeState:
         self.files: dict[tuple[str, str], bytes] = {}  # by branch and path
         self.jobs: dict[int, list[dict[str, Any]]] = {}  # by pipeline
         self.artifacts: dict[tuple[int, str], bytes] = {}
+        self.updates_in_progress = 0  # statuses that GitLab still refuses for that
         self.released = threading.Event()
         self.lock = threading.RLock()
         self._next = 100
@@ -109,17 +110,25 @@ class ForgeState:
     def add_report(
         self, number: int, files: dict[str, bytes], *, status: str = "success", merged_sha: str | None = None
     ) -> None:
-        """End the pipeline of a merge request with a report; `merged_sha`: one of merged results, of that commit."""
+        """End the pipeline of a merge request with a report, or with none where there is no file.
+
+        Args:
+            number: Of the merge request.
+            files: Name -> bytes.
+            status: Of the job and its pipeline.
+            merged_sha: Of a pipeline of merged results: its commit.
+        """
         self._next += 2
         pipeline, job = self._next, self._next - 1
         pull = self.pulls[number]
         pull["head_pipeline"] = {
             "id": pipeline, "project_id": FORK if pull["from_fork"] else PROJECT, "sha": merged_sha or pull["sha"],
             "ref": f"refs/merge-requests/{number}/{'merge' if merged_sha else 'head'}", "status": status,
+            "web_url": f"{self.url}/pipelines/{pipeline}",
         }  # fmt: skip
         self.jobs[pipeline] = [
             {"id": job, "name": "pull-request", "status": status, "web_url": f"{self.url}/jobs/{job}",
-             "artifacts_file": {"filename": "artifacts.zip", "size": 1}},
+             "artifacts_file": {"filename": "artifacts.zip", "size": 1} if files else None},
         ]  # fmt: skip
         self.artifacts.update({(job, f"report/{name}"): data for name, data in files.items()})
 

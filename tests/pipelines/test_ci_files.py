@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forge_report_folder import write_folder
 from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
+from pipelines.forge_report import read_report, write_comment
 from pipelines.forge_schedule import FOLDER, JOB
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +77,12 @@ def _scripts() -> dict[str, str]:
 
 def test_the_run_of_a_pull_request_can_write_nothing(run: dict[str, Any]) -> None:
     assert list(run["on"]) == ["pull_request"]
+    # The base that it is changed to may have other gates; by its title alone nothing changes, and nothing is canceled.
+    assert run["on"]["pull_request"]["types"] == ["opened", "synchronize", "reopened", "edited"]
+    assert run["jobs"]["report"]["if"] == "github.event.action != 'edited' || github.event.changes.base"
+    text_only = "github.event.action == 'edited' && !github.event.changes.base && "
+    assert f"{text_only}', text only'" in run["run-name"]
+    assert f"{text_only}github.run_id" in run["concurrency"]["group"]
     assert run["permissions"] == {"contents": "read"}
     assert all("permissions" not in job for job in run["jobs"].values())
     [checkout] = [step for step in _steps(run) if step.get("uses", "").startswith("actions/checkout@")]
@@ -97,14 +106,15 @@ def test_the_poster_runs_no_code_of_the_pull_request(poster: dict[str, Any], run
     assert list(poster["on"]) == ["workflow_run"]
     assert poster["on"]["workflow_run"]["workflows"] == [run["name"]]
     assert poster["permissions"] == {}
-    [job] = poster["jobs"].values()
+    job = poster["jobs"]["post"]
     assert job["permissions"] == {
         "contents": "write", "pull-requests": "write", "statuses": "write", "actions": "read",
     }  # fmt: skip
-    assert "workflow_run.event == 'pull_request'" in job["if"]
-    [checkout] = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
-    assert set(checkout["with"]) == {"persist-credentials"}  # no ref, no repository: the default branch
-    assert not [text for text in _strings(job) if re.search(r"git (fetch|checkout|pull|merge)|actions/cache", text)]
+    for one in poster["jobs"].values():
+        assert "workflow_run.event == 'pull_request'" in one["if"]
+        [checkout] = [step for step in one["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+        assert set(checkout["with"]) == {"persist-credentials"}  # no ref, no repository: the default branch
+        assert not [text for text in _strings(one) if re.search(r"git (fetch|checkout|pull|merge)|actions/cache", text)]
     [download] = [step for step in job["steps"] if step.get("uses", "").startswith("actions/download-artifact@")]
     assert download["with"]["path"] == "${{ runner.temp }}/report"  # outside of the code
     command = job["steps"][-1]
@@ -117,6 +127,76 @@ def test_the_poster_runs_no_code_of_the_pull_request(poster: dict[str, Any], run
     assert '--head-repository="$HEAD_REPOSITORY" --head-branch="$HEAD_BRANCH"' in command["run"]
     assert "--gates-of-base" in command["run"]
     assert "secrets." not in str(job)
+
+
+def test_a_run_that_is_asked_for_takes_back_the_status_of_before(poster: dict[str, Any], run: dict[str, Any]) -> None:
+    assert poster["on"]["workflow_run"]["types"] == ["requested", "completed"]
+    pending, post = poster["jobs"]["pending"], poster["jobs"]["post"]
+    assert "github.event.action == 'requested'" in pending["if"]
+    assert "github.event.action == 'completed'" in post["if"]
+    assert pending["permissions"] == {"contents": "read", "pull-requests": "read", "statuses": "write"}
+    assert not [step for step in pending["steps"] if "download-artifact" in step.get("uses", "")]
+    command, posting = pending["steps"][-1], post["steps"][-1]
+    assert "pr_comment --pending --head-sha" in command["run"]
+    assert command["env"] == posting["env"]
+    assert '--head-repository="$HEAD_REPOSITORY" --head-branch="$HEAD_BRANCH"' in command["run"]
+    # An edit of a text asks for a run, too, of which nothing is ever posted.
+    title = ", text only"
+    assert f"'{title}'" in run["run-name"]
+    assert f"!endsWith(github.event.workflow_run.display_title, '{title}')" in pending["if"]
+    # Both in one group of a pull request, in their order; what has nothing to say is in none.
+    group = poster["concurrency"]["group"]
+    assert "cancel-in-progress" not in poster["concurrency"]
+    assert "display_title" in group
+    told = 'contains(fromJSON(\'["success", "failure", "timed_out"]\'), github.event.workflow_run.conclusion)'
+    assert told in post["if"]
+    assert f"(github.event.action == 'requested' || {told}) && 'says' || github.run_id" in group
+
+
+def test_what_the_stages_made_is_kept_whatever_the_gates_say(run: dict[str, Any], gitlab: dict[str, Any]) -> None:
+    steps = _steps(run)
+    [restore] = [step for step in steps if step.get("uses", "").startswith("actions/cache/restore@")]
+    [place] = [place for place, step in enumerate(steps) if step.get("uses", "").startswith("actions/cache/save@")]
+    assert steps[place - 1]["run"] == "make flow"
+    assert steps[place]["if"].startswith("always()")
+    assert steps[place]["with"]["path"] == restore["with"]["path"] == ".dvc/cache"
+    # Not computed again: by then the line has changed dvc.lock.
+    assert steps[place]["with"]["key"] == f"${{{{ steps.{restore['id']}.outputs.cache-primary-key }}}}"
+    assert "github.run_attempt" in restore["with"]["key"]
+    [cache] = [one for one in gitlab[JOB]["cache"] if one["paths"] == [".dvc/cache"]]
+    assert cache["when"] == "always"
+
+
+def test_the_summary_of_a_run_shows_no_picture_that_is_not_there(run: dict[str, Any], tmp_path: Path) -> None:
+    [script] = [step["run"] for step in _steps(run) if "GITHUB_STEP_SUMMARY" in step.get("run", "")]
+    folder = write_folder(tmp_path / "report")
+    text = write_comment(read_report(folder, None), folder, "github")
+    summary = _summary(script, tmp_path)
+    assert text.count("![") == 2
+    assert "![" not in summary
+    assert "curves" not in summary
+    expected = re.sub(r"<details><summary>[^\n]*\n\n!\[[^\n]*\n\n</details>\n\n", "", text)
+    assert summary.strip() == expected.strip()
+    assert "mAP50-95" in summary
+    (tmp_path / "report/comment.md").unlink()
+    (tmp_path / "report/error.txt").write_text("it is so\n")
+    assert _summary(script, tmp_path) == "it is so\n"
+
+
+def _summary(script: str, place: Path) -> str:
+    path = place / "summary.md"
+    path.unlink(missing_ok=True)
+    environment = {**os.environ, "GITHUB_STEP_SUMMARY": str(path)}
+    subprocess.run(["bash", "-e", "-c", script], cwd=place, env=environment, check=True)
+    return path.read_text()
+
+
+def test_no_text_promises_a_report_without_the_base() -> None:
+    for path in (WORKFLOWS / "pull_request.yml", ROOT / ".gitlab-ci.yml"):
+        text = " ".join(path.read_text().replace("#", " ").split())
+        assert "says what of the base" not in text
+        assert "there is no report" in text
+        assert "`make pr-report`" in text
 
 
 def test_no_workflow_has_a_trigger_with_secrets_and_a_stranger_s_code() -> None:
@@ -152,7 +232,7 @@ def test_actions_have_a_version() -> None:
     for path in WORKFLOWS.glob("*.yml"):
         for step in _steps(_read(path)):
             if "uses" in step:
-                assert re.fullmatch(r"actions/[a-z-]+@(v\d+|[0-9a-f]{40})", step["uses"])
+                assert re.fullmatch(r"actions/[a-z-]+(/[a-z-]+)?@(v\d+|[0-9a-f]{40})", step["uses"])
 
 
 def test_what_the_scripts_call_is_there() -> None:
@@ -175,9 +255,9 @@ def test_the_scripts_are_bash() -> None:
 
 
 def test_the_poster_installs_what_it_imports(poster: dict[str, Any], gitlab: dict[str, Any]) -> None:
-    [job] = poster["jobs"].values()
-    assert gitlab["post"]["variables"]["POSTER"] == job["env"]["POSTER"]
-    installed = _closure(job["env"]["POSTER"].split())
+    packages = poster["env"]["POSTER"]
+    assert gitlab["post"]["variables"]["POSTER"] == packages
+    installed = _closure(packages.split())
     code = (
         "import sys, json; import pipelines.pr_comment, pipelines.forge_github, pipelines.forge_gitlab;"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
@@ -240,6 +320,6 @@ def test_on_gitlab_the_file_says_which_settings_keep_a_fork_from_the_variables(g
 
 
 def test_on_gitlab_the_poster_finds_the_job_and_its_report(gitlab: dict[str, Any]) -> None:
-    assert gitlab[JOB]["artifacts"]["paths"] == [FOLDER]
+    assert gitlab[JOB]["artifacts"]["paths"] == [f"{FOLDER}/"]  # GitLab shows a folder by its slash
     assert gitlab[JOB]["artifacts"]["when"] == "always"
     assert f"OUT={FOLDER}" in gitlab[JOB]["script"][-1]

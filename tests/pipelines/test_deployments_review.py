@@ -119,6 +119,36 @@ def test_with_a_token_and_a_number_it_is_posted(project, forge, prefect_api):
     assert os.environ["GITHUB_TOKEN"] == TOKEN  # given back
 
 
+def test_a_line_that_fails_is_an_error_beside_the_commit_and_in_the_comment(project, forge, prefect_api):
+    project.git("checkout", "--quiet", "-b", "broken", "main")
+    graph = project.root / "dvc.yaml"
+    graph.write_text(graph.read_text().replace("stages:\n", "stages:\n  broken:\n    cmd: exit 1\n", 1))
+    project.commit("It cannot run")
+    sha = project.git("rev-parse", "broken")
+    forge.add_pull(12, sha)
+    comment = forge.add_comment(12, forge.login, "<!-- plumbline:review -->\nall 6 gates passed")
+    assert run(project, "broken", number=12).is_failed()
+
+    (status,) = forge.statuses[sha]
+    assert status["state"] == "error"
+    assert status["description"].startswith("The line has failed: ")
+    assert "gates passed" not in comment["body"]
+    assert sha[:8] in comment["body"]
+
+
+def test_what_cannot_be_compared_is_an_error_beside_the_commit(project, forge, prefect_api):
+    sha = project.git("rev-parse", "worse")
+    forge.add_pull(12, sha)
+    assert "no commit 'nowhere'" in run(project, "worse", base="nowhere", number=12).message
+    (status,) = forge.statuses[sha]
+    assert status["description"].startswith("There is no report: ")
+    assert not forge.comments[12]
+    forge.pulls[12]["sha"] = "c" * 40  # what was run is not its head any more
+    forge.may.clear()
+    assert run(project, "worse", base="nowhere", number=12).is_failed()
+    assert list(forge.statuses) == [sha]
+
+
 def test_without_a_number_or_a_token_nothing_is_asked(project, forge, monkeypatch, prefect_api):
     assert run(project, "main").is_completed()
     monkeypatch.delenv("GITHUB_TOKEN")

@@ -156,7 +156,7 @@ def test_reports_of_all_merge_requests_are_posted_from_a_schedule(
     schedule.add_report(4, _files(write_folder(tmp_path / "4", made_up_review(head=shas[4]))))
     schedule.pulls[4]["sha"] = "9" * 40  # a commit has come since
     schedule.add_report(6, _files(write_folder(tmp_path / "6", made_up_review(head=shas[6]))))
-    schedule.add_report(7, _files(write_folder(tmp_path / "7", made_up_review(head=shas[7]))))
+    schedule.add_report(7, _files(write_folder(tmp_path / "7", made_up_review(head=shas[7], base="base/release"))))
     merged = _files(write_folder(tmp_path / "8", made_up_review(head=shas[8])))
     schedule.add_report(8, merged, merged_sha="d" * 40)
     assert main(["--all", "--pauses", "0"]) == 0

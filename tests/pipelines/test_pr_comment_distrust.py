@@ -35,7 +35,7 @@ def test_the_gates_of_the_branch_it_is_to_decide(server: Forge, runner: str, tmp
     server.pulls[NUMBER]["base"] = base
     server.files["main", "params.yaml"] = b"gates:\n  floor: weights.map50_95 >= 0.6\n"
     server.files["release", "params.yaml"] = b"gates:\n  floor: weights.map50_95 >= 0.9\n"
-    folder = write_folder(tmp_path / "report")
+    folder = write_folder(tmp_path / "report", made_up_review(base=f"origin/{base}"))
     assert post(folder, "--gates-of-base") == 0
     body = server.comments[NUMBER][0]["body"]
     assert ("1 of 2 gates failed: floor" in body) == (base == "release")
