@@ -21,6 +21,7 @@ from plumbline.files import replacing
 LOCK = Path(".dvc/tmp/plumbline-flow.lock")
 RECORD = Path(".dvc/tmp/plumbline-flow.json")
 RWLOCK = Path(".dvc/tmp/rwlock")  # Source: dvc/rwlock.py, RWLOCK_FILE
+CLOCK_S = 1.0  # a process's start is known from the machine's, which /proc/stat gives in whole seconds
 
 
 class BusyError(PlumblineError):
@@ -72,8 +73,8 @@ def mend(root: Path) -> None:
     """Put right what a flow that was killed in any moment leaves, so that DVC works again. Call it as the sole flow.
 
     Stages that outlived it are ended. DVC 3.67 keeps who reads and writes what in a file, by process number: entries
-    of the dead are dropped by DVC, unless the number belongs to another process by now; and a file that was cut in
-    the middle of a write is refused by every command.
+    of the dead are dropped by DVC, unless the number belongs to another process by now, as after a restart of the
+    machine or of a container; and a file that was cut in the middle of a write is refused by every command.
     """
     for group in orphans(root):
         end_group_id(group)
@@ -82,12 +83,15 @@ def mend(root: Path) -> None:
     if not path.is_file():
         return
     try:
+        written_at = path.stat().st_mtime
         locks = json.loads(path.read_text(encoding="utf-8"))
         kept = {
-            "read": {path: _of_the_living(readers) for path, readers in locks.get("read", {}).items()},
-            "write": {path: writer for path, writer in locks.get("write", {}).items() if _of_the_living([writer])},
+            "read": {name: _of_the_living(readers, written_at) for name, readers in locks.get("read", {}).items()},
+            "write": {
+                name: writer for name, writer in locks.get("write", {}).items() if _of_the_living([writer], written_at)
+            },
         }
-        kept["read"] = {path: readers for path, readers in kept["read"].items() if readers}
+        kept["read"] = {name: readers for name, readers in kept["read"].items() if readers}
     except (ValueError, AttributeError, KeyError, TypeError):
         kept = {}
     with replacing(path) as temporary:
@@ -105,13 +109,22 @@ def orphans(root: Path) -> list[int]:
     return sorted(found - {os.getpgid(0)})
 
 
-def _of_the_living(infos: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep the entries whose process runs and is the one that made the entry: numbers are used again."""
+def _of_the_living(infos: list[dict[str, Any]], written_at: float) -> list[dict[str, Any]]:
+    """Keep the entries whose process runs and is the one that made the entry: numbers are used again.
+
+    Args:
+        infos: Of processes.
+        written_at: When the file was written last, seconds since 1970: who began later has no entry in it.
+    """
     kept = []
     for info in infos:
+        if info["pid"] == os.getpid():  # of one before us with our number: we hold nothing yet
+            continue
         with contextlib.suppress(psutil.Error):
-            # The entry holds sys.argv: the script may be named otherwise, its arguments are the same.
+            process = psutil.Process(info["pid"])
+            # The entry holds sys.argv: the script may be named otherwise, its arguments are the same. It may have none.
             arguments = str(info["cmd"]).split(" ")[1:]
-            if psutil.Process(info["pid"]).cmdline()[-len(arguments) :] == arguments if arguments else True:
+            is_same = not arguments or process.cmdline()[-len(arguments) :] == arguments
+            if is_same and process.create_time() <= written_at + CLOCK_S:
                 kept.append(info)
     return kept

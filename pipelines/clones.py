@@ -21,12 +21,12 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipelines.clone_lock import mend
 from pipelines.file_lock import locked
-from pipelines.mirror import CloneError, Mirror, git, redacted
+from pipelines.mirror import CloneError, Mirror, git, redacted, remove_locks
 from plumbline.files import replacing
 
 HOME_VARIABLE = "PLUMBLINE_HOME"
-REPOSITORY_VARIABLE = "PLUMBLINE_REPOSITORY"  # where code is fetched from, in place of what else would be taken
 # Where a clone came from, in its git config: its origin is a mirror on this machine. No password.
 REPOSITORY_KEY = "plumbline.repository"
 KEEP = 5  # clones of a repository: outputs that DVC links or copies from its cache are large
@@ -67,9 +67,10 @@ def clean_clone(
     commit = mirror.fetched(revision)
     place = mirror.folder / commit[:12]
     with _alone(place, wait, on_wait):
+        _prune(mirror.folder, keep)  # first: a full disk would let nothing else succeed; this one is in use
         _make_clean(mirror, place, commit)
         _share_settings(mirror.local, place, cache or home.resolve() / "cache")
-        _prune(mirror.folder, keep)
+        mend(place)
         yield place
 
 
@@ -101,8 +102,7 @@ def _make_clean(mirror: Mirror, place: Path, commit: str) -> None:
             git(temporary, "fetch", "--quiet", "origin", commit)
             git(temporary, "checkout", "--quiet", "--force", "--detach", commit)
     else:
-        for left in (place / ".git").glob("*.lock"):  # of a git that was killed: nobody else is here
-            left.unlink()
+        remove_locks(place / ".git")  # nobody else is here
         git(place, "fetch", "--quiet", "--prune", "origin")
         git(place, "update-ref", "--no-deref", "HEAD", commit)
         git(place, "read-tree", "--reset", commit)

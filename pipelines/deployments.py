@@ -15,10 +15,11 @@ from prefect.states import Completed, Failed
 
 from pipelines.clones import clean_clone, default_home, local_cache
 from pipelines.flow_params import FlowParams, read_flow_params
-from pipelines.line import run_line
+from pipelines.line import Ended, look_at, run_line
+from pipelines.machine import Machine, sharing
 from pipelines.mirror import git
 from pipelines.results_branch import bring_outputs, has_remote, push_outputs, push_results
-from pipelines.review_flow import compare_with_base, withheld
+from pipelines.review_flow import compare_with_base, say_no_report, withheld
 from plumbline.errors import PlumblineError
 
 NOT_BUILT = "NotBuilt"
@@ -63,6 +64,8 @@ def pull_request(repository: str, revision: str, base: str = "main", number: int
     def work() -> State[None]:
         with withheld() as tokens, _line_in_clone(repository, revision) as (place, state):
             if not state.is_completed():
+                why = f"The line has failed: {state.message}"
+                say_no_report(place, repository, why, number=number, tokens=tokens)
                 return state
             return compare_with_base(place, repository, base, number=number, tokens=tokens)
 
@@ -79,6 +82,8 @@ def _told(work: Callable[[], State[None]]) -> State[None]:
     """Turn a fault that the user can mend into a state of one line; a traceback would say nothing more."""
     try:
         return work()
+    except Ended as ended:
+        return ended.state
     except PlumblineError as error:
         return Failed(message=str(error))
 
@@ -94,8 +99,20 @@ def _line_in_clone(repository: str, revision: str) -> Iterator[tuple[Path, State
         if text := environment_differs(place / CONSTRAINTS):
             log.warning(text)
         params = read_flow_params(place)
-        bring_outputs(place, params.remote, params.remote_retry_s, log.info)
-        yield place, run_line(place)
+        with sharing(_machine()) as machine:
+            machine.take(wait=True)  # what is measured by another run is not disturbed by hashing either
+            bring_outputs(place, params.remote, params.remote_retry_s, log.info)
+            machine.give_back()
+            state = run_line(place)
+        yield place, state
+
+
+def _machine() -> Machine:
+    """Return this machine for the flow run of now; to wait for it ends with the flow."""
+    context = FlowRunContext.get()
+    assert context is not None, "the line runs in a flow"
+    assert context.flow_run is not None
+    return Machine(default_home(), get_run_logger().info, look_at(context.flow_run.id))
 
 
 def _bring_back(place: Path, repository: str, revision: str, state: State[None]) -> State[None]:

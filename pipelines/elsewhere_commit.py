@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.clones import REPOSITORY_KEY, REPOSITORY_VARIABLE
-from pipelines.mirror import CloneError, git, redacted
+from pipelines.clones import REPOSITORY_KEY
+from pipelines.mirror import REPOSITORY_VARIABLE, CloneError, git, redacted
 from plumbline.errors import PlumblineError
 
 

@@ -30,6 +30,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType, WorkerStatus
 from prefect.client.schemas.sorting import LogSort
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed, Scheduled
 
 from pipelines.dvc_transfer_process import Stopped
@@ -42,6 +43,8 @@ STARTS_WITHIN_S = 60.0  # Python with Prefect, on a board
 LOG_PAGE = 200
 LOG_OVERLAP = timedelta(seconds=30)  # lines reach the server in batches, of several processes
 LOGGER = "prefect.flow_runs"  # of the flow itself; the worker's and the runner's have names below it
+TAG = "plumbline"  # of a run: which work it is
+BY_TAG = "plumbline-by"  # of a run: the coordinator's flow run
 WAITING = (StateType.SCHEDULED, StateType.PAUSED)
 UNDER_WAY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
@@ -93,6 +96,8 @@ class RemoteRun:
         stopped: threading.Event,
     ) -> None:
         self.client, self.pool, self.params, self.on_line, self.stopped = client, pool, params, on_line, stopped
+        self._coordinator = flow_run.id or ""
+        self._is_ours = False  # the run is not one that another coordinator waits for too
         self._told: set[UUID] = set()
         self._told_until: datetime | None = None
         self._warned = False
@@ -105,20 +110,24 @@ class RemoteRun:
 
         Raises:
             PoolError: No worker has taken it in time.
-            LostError: Its worker has died; the run is marked as crashed.
-            Stopped: It shall stop; the run is being cancelled.
+            LostError: Its worker has died, and the run is marked as crashed; or the coordinator that has submitted it
+                has cancelled it.
+            Stopped: It shall stop; the run is being cancelled, unless another coordinator wants it.
         """
-        tag = f"plumbline:{fingerprint(parameters)}"
+        tag = f"{TAG}:{fingerprint(parameters)}"
         run = self._under_way(tag) or self._submit(parameters, tag)
         run = self._wait_for_end(run)
         self._tell_log(run.id)
         assert run.state is not None
         if run.state.is_crashed():
             raise LostError(f"{run.name}: {run.state.message}")
+        if run.state.is_cancelled() and not self._is_ours:
+            raise LostError(f"{run.name}: cancelled by the flow that had submitted it")
         return run.state, self._result(run.id)
 
     def _under_way(self, tag: str) -> FlowRun | None:
-        """Return the equal run that a coordinator which was killed has left."""
+        """Return the equal run of another coordinator, or the one that a coordinator which was killed has left."""
+        self._is_ours = False
         types = FlowRunFilterStateType(any_=[*WAITING, StateType.PENDING, StateType.RUNNING])
         found = self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]), state=FlowRunFilterState(type=types))
@@ -141,8 +150,9 @@ class RemoteRun:
             if self.stopped.wait(POLL_S):
                 raise Stopped(f"pool {self.pool!r}: stopped")
         run = self.client.create_flow_run_from_deployment(
-            deployment.id, parameters=parameters, state=Scheduled(), tags=[tag]
+            deployment.id, parameters=parameters, state=Scheduled(), tags=[tag, f"{BY_TAG}:{self._coordinator}"]
         )
+        self._is_ours = True
         self.on_line(f"given to pool {self.pool!r} as flow run {run.name!r}")
         return run
 
@@ -151,7 +161,7 @@ class RemoteRun:
         life, waits, answered = Watched(None, now), Watched(None, now), now
         while True:
             if self.stopped.is_set():
-                self._end(run.id, Cancelling())
+                self._cancel(run)
                 raise Stopped(f"pool {self.pool!r}: stopped")
             try:
                 run = self.client.read_flow_run(run.id)
@@ -173,7 +183,7 @@ class RemoteRun:
                     self._warn("has no worker online")
                 # Behind another stage one waits as long as that takes.
                 if waits.still((online, now) if online and busy else (), now) > self.params.take_within_s:
-                    self._end(run.id, Cancelling())
+                    self._cancel(run)
                     raise self._untaken()
             beat = (run.labels or {}).get(BEAT)
             within_s = self.params.lost_after_s + (STARTS_WITHIN_S if beat is None else 0)
@@ -192,6 +202,24 @@ class RemoteRun:
             limit=1,
         )
         return any(worker.status == WorkerStatus.ONLINE for worker in workers), bool(runs)
+
+    def _cancel(self, run: FlowRun) -> None:
+        """Cancel a run, unless another coordinator that has submitted it still waits for it."""
+        if self._is_ours or not self._is_wanted(run):
+            self._end(run.id, Cancelling())
+        else:
+            self.on_line(f"run {run.name!r} of pool {self.pool!r} goes on for the flow that has submitted it")
+
+    def _is_wanted(self, run: FlowRun) -> bool:
+        """Tell whether the coordinator that has submitted a run is there; where that is not known, it is."""
+        by = next((tag.partition(":")[2] for tag in run.tags if tag.startswith(f"{BY_TAG}:")), "")
+        try:
+            state = self.client.read_flow_run(UUID(by)).state
+        except ObjectNotFound:
+            return False
+        except (ValueError, httpx.HTTPError):
+            return True
+        return state is None or not state.is_final()
 
     def _end(self, run: UUID, state: State[Any]) -> None:
         try:

@@ -13,8 +13,13 @@ POLL_S = 0.5
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[None]:
+def locked(path: Path, *, wait: bool, shared: bool = False) -> Iterator[None]:
     """Hold a lock that ends with this process, however it ends.
+
+    Args:
+        path: Of the lock.
+        wait: For others to let go of it.
+        shared: Others that say so too may have it at the same time.
 
     Raises:
         BlockingIOError: Another process has it, and `wait` is False.
@@ -23,7 +28,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
         with path.open("a") as file:  # "w" would say that it was used now
             try:
                 # Polled: an exception of a signal's handler comes through, whatever Python does with the call.
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
                     raise

@@ -21,6 +21,11 @@ REVISION = re.compile(r"[^\s:*?\[\\^+-][^\s:*?\[\\]*")
 FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 
 
+REPOSITORY_VARIABLE = "PLUMBLINE_REPOSITORY"  # where code is fetched from, in place of what else would be taken
+# In this process: a collection in the background would go on behind our lock, with locks of its own.
+FOREGROUND = ("-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false")
+
+
 class CloneError(PlumblineError):
     """A commit cannot be brought into a clone of its own."""
 
@@ -41,13 +46,14 @@ class Mirror:
 
     @classmethod
     def of(cls, home: Path, repository: str) -> Mirror:
-        """Name the mirror of a repository; nothing is read yet.
+        """Name the mirror of a repository, which is read with the login that this machine has for it; see `with_login`.
 
         Raises:
             CloneError: The name cannot be one of a repository.
         """
         if not repository or repository.startswith("-"):
             raise CloneError(f"repository {repository!r}: expected a path or an URL; correct the parameter")
+        repository = with_login(repository)
         path = Path(repository.removeprefix("file://")).expanduser()
         local = path.resolve() if path.exists() else None
         name = str(local or repository)
@@ -73,6 +79,7 @@ class Mirror:
             raise CloneError(f"revision {revision!r}: expected a branch, tag or commit; correct the parameter")
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / "mirror.lock", wait=True):
+            remove_locks(self.git_dir)
             if not (self.git_dir / "HEAD").is_file():
                 with replacing(self.git_dir) as temporary:
                     git(self.folder, "init", "--quiet", "--bare", str(temporary))
@@ -136,10 +143,35 @@ class Mirror:
 def redacted(repository: str) -> str:
     """Leave out the user and the password of an URL.
 
+    The user of ssh stays: it is no secret, and without it the URL leads nowhere.
+
     >>> redacted("https://me:secret@example.com/a.git"), redacted("git@example.com:a.git")
     ('https://example.com/a.git', 'git@example.com:a.git')
+    >>> redacted("https://me:se@cret@example.com/a.git"), redacted("ssh://git:secret@example.com/a.git")
+    ('https://example.com/a.git', 'ssh://git@example.com/a.git')
     """
-    return re.sub(r"^(\w+://)[^/@]*@", r"\1", repository)
+    if found := re.match(r"((?:git\+)?ssh(?:\+git)?://[^/:@]*)(:[^/]*)?@", repository):
+        return f"{found[1]}@{repository[found.end() :]}"
+    return re.sub(r"^([\w+.-]+://)[^/]*@", r"\1", repository)
+
+
+def with_login(repository: str) -> str:
+    """Return $PLUMBLINE_REPOSITORY in place of what it is without its login: a parameter, which all see, has none."""
+    own = os.environ.get(REPOSITORY_VARIABLE, "")
+    return own if own and redacted(own) == repository else repository
+
+
+def remove_locks(git_dir: Path) -> None:
+    """Remove the locks that a git which was killed has left, since every later one is refused. Call it as the only one.
+
+    Locks on objects stay: git goes on without them.
+    """
+    for root, folders, files in os.walk(git_dir):
+        if Path(root) == git_dir and "objects" in folders:
+            folders.remove("objects")
+        for name in files:
+            if name.endswith(".lock"):  # no ref's name may end so
+                (Path(root) / name).unlink()
 
 
 def git(
@@ -160,7 +192,7 @@ def git(
     environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8", **(more or {})}
     # `dvc install` has hooks that would check out gigabytes.
-    command = ["git", "-c", f"core.hooksPath={os.devnull}", *arguments]
+    command = ["git", "-c", f"core.hooksPath={os.devnull}", *FOREGROUND, *arguments]
     try:
         done = subprocess.run(
             command,

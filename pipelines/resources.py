@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.graph import ALL, GraphError, Stage
+from pipelines.machine import Machine, shared_machine
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,20 @@ class Grant:
 
 
 class Resources:
-    """The cores and GPUs of this machine, of which each is given to one stage at a time."""
+    """The cores and GPUs of this machine, of which each is given to one stage at a time.
 
-    def __init__(self, cpu: int, gpus: Iterable[str]) -> None:
+    Args:
+        cpu: Cores.
+        gpus: As CUDA_VISIBLE_DEVICES names them.
+        machine: Is had while something of it is given; None where nobody else wants it.
+    """
+
+    def __init__(self, cpu: int, gpus: Iterable[str], machine: Machine | None = None) -> None:
         self.cpu = self._free_cpu = cpu
         self.gpus = tuple(gpus)
         self._free_gpus = list(self.gpus)
+        self._machine = machine
+        self._num_given = 0
 
     def check(self, stages: Iterable[Stage]) -> None:
         """Refuse a stage that could never start here, before any has run.
@@ -54,11 +63,17 @@ class Resources:
                     )
 
     def take(self, needs: Mapping[str, int]) -> Grant | None:
-        """Give what a stage needs, or None while others have it."""
+        """Give what a stage needs, or None while others have it.
+
+        Where no stage is under way, other runs on this machine are waited for: nobody else would ask again.
+        """
         cpu = self._wanted(needs.get("cpu", 0), self.cpu)
         num_gpus = self._wanted(needs.get("gpu", 0), len(self.gpus))
         if cpu > self._free_cpu or num_gpus > len(self._free_gpus):
             return None
+        if self._machine is not None and (cpu or num_gpus) and not self._machine.take(wait=not self._num_given):
+            return None
+        self._num_given += 1
         self._free_cpu -= cpu
         gpus, self._free_gpus = self._free_gpus[:num_gpus], self._free_gpus[num_gpus:]
         return Grant(cpu, tuple(gpus))
@@ -67,6 +82,9 @@ class Resources:
         """Take back what a stage had."""
         self._free_cpu += grant.cpu
         self._free_gpus = [gpu for gpu in self.gpus if gpu in {*self._free_gpus, *grant.gpus}]
+        self._num_given -= 1
+        if self._machine is not None and (self._free_cpu, len(self._free_gpus)) == (self.cpu, len(self.gpus)):
+            self._machine.give_back()  # also while stages run elsewhere, which may be a worker here
 
     @staticmethod
     def _wanted(number: int, there: int) -> int:
@@ -82,7 +100,7 @@ def machine_resources(limits: Mapping[str, int]) -> Resources:
     gpus = visible_gpus(os.environ)
     wanted = limits["gpu"] or len(gpus)
     more = [str(number) for number in range(len(gpus), wanted)]  # as told: who limits it may know better than we see
-    return Resources(limits["cpu"] or len(os.sched_getaffinity(0)), [*gpus, *more][:wanted])
+    return Resources(limits["cpu"] or len(os.sched_getaffinity(0)), [*gpus, *more][:wanted], shared_machine())
 
 
 def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:

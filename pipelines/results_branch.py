@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines.clones import is_below, made_files
-from pipelines.mirror import FULL_SHA, CloneError, git, redacted
+from pipelines.mirror import FULL_SHA, CloneError, git, redacted, with_login
 from pipelines.run_stage import run_dvc
 from plumbline.errors import PlumblineError
 
@@ -120,6 +120,7 @@ def push_results(place: Path, repository: str, revision: str, message: str) -> s
     if tree == git(place, "rev-parse", f"{head}^{{tree}}"):
         return None
     branch = branch_name(revision, head, tree)
+    repository = with_login(repository)
     try:
         if git(place, "ls-remote", "--heads", repository, f"refs/heads/{branch}"):
             return branch

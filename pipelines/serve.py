@@ -21,9 +21,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.clones import HOME_VARIABLE, REPOSITORY_VARIABLE
+from pipelines.clones import HOME_VARIABLE
 from pipelines.file_lock import locked
 from pipelines.interrupts import exit_on_sigterm
+from pipelines.mirror import REPOSITORY_VARIABLE, redacted
 from pipelines.process_group import end_group
 from pipelines.server import SERVER_FILE, ServerError, running_server, server_command, set_up_prefect, wait_for_answer
 from plumbline.errors import PlumblineError
@@ -176,7 +177,8 @@ def _deploy(root: Path, home: Path) -> None:
     from pipelines.serve_prefect import deploy_changed, make_pool
 
     make_pool(POOL)
-    repository = os.environ.get(REPOSITORY_VARIABLE) or os.fspath(root)
+    # Everybody sees it in Prefect: who runs takes the login from its own environment (`pipelines.mirror.with_login`).
+    repository = redacted(os.environ.get(REPOSITORY_VARIABLE) or os.fspath(root))
     if deploy_changed(root, home, repository):
         say(f"prefect.yaml deployed, for {repository}")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from ruamel.yaml import YAML
 
-from pipelines.clones import REPOSITORY_VARIABLE
+from pipelines.mirror import REPOSITORY_VARIABLE
 from pipelines.server import ServerError
 from plumbline.files import write_json
 
@@ -52,6 +52,11 @@ def deploy_changed(root: Path, home: Path, repository: str) -> bool:
     """Deploy prefect.yaml, if it or the repository has changed or the server lacks a deployment; say whether.
 
     Deploying writes schedules anew: one that was paused in the UI would run again.
+
+    Args:
+        root: Where prefect.yaml is.
+        home: Where it is kept what was deployed.
+        repository: A parameter of the deployments, which everybody sees: an URL without its login.
 
     Raises:
         ServerError: Prefect refuses it.

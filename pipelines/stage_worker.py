@@ -11,6 +11,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,9 +26,15 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from pipelines.ancestors import Ancestors
-from pipelines.clones import REPOSITORY_VARIABLE, clean_clone, default_home
+from pipelines.clone_lock import mend
+from pipelines.clones import clean_clone, default_home
 from pipelines.dvc_transfer_process import Stopped, Transfer, TransferError
+from pipelines.graph import ALL, read_graph
+from pipelines.machine import Machine, sharing
+from pipelines.mirror import REPOSITORY_VARIABLE
+from pipelines.resources import Grant, visible_gpus
 from pipelines.run_stage import StageError, run_stage
+from pipelines.worker import STAGES_VARIABLE
 from plumbline.errors import PlumblineError
 
 BEAT = "plumbline.beat"  # label of the flow run: it grows as long as the stage is under way
@@ -66,6 +74,8 @@ def stage(  # noqa: PLR0917 - Prefect passes them by name
     try:
         with signs, clean_clone(worker_home(), os.environ.get(REPOSITORY_VARIABLE) or repository, commit,
                                 wait=True, cache=default_home() / "cache", on_wait=log.info) as clone:  # fmt: skip
+            if folder:
+                mend(clone / folder)
             transfer = Transfer(clone / folder, stage, remote, retry_s, log.warning, signs.stopped)
             result = run_here(transfer, log, locks, items, again)
         keep_result(result)
@@ -91,13 +101,45 @@ def run_here(
     began = time.monotonic()
     came = transfer.step("receive", locks=locks, items=items)["came"]
     log.info("fetched %d objects in %.0f s", came, time.monotonic() - began)
-    outcome = run_stage(transfer.root, transfer.stage, log.info, stopped=transfer.stopped)
+    with granted(transfer, log) as grant:
+        more = grant.environment()
+        outcome = run_stage(transfer.root, transfer.stage, log.info, stopped=transfer.stopped, more_environment=more)
     if transfer.stopped.is_set():
         raise Stopped(f"stage {transfer.stage!r}: stopped")
     began = time.monotonic()
     made = transfer.step("give", again=again)
     log.info("pushed %d objects in %.0f s", made["sent"], time.monotonic() - began)
     return {"outcome": outcome.value, "items": made["items"], "entry": made["entry"]}
+
+
+@contextmanager
+def granted(transfer: Transfer, log: logging.Logger | logging.LoggerAdapter[Any]) -> Iterator[Grant]:
+    """Have this machine for a stage, and as many of its GPUs as the stage's ``meta`` says.
+
+    Raises:
+        Stopped: It shall stop.
+    """
+
+    def look() -> None:
+        if transfer.stopped.is_set():
+            raise Stopped(f"stage {transfer.stage!r}: stopped")
+
+    wanted = _gpus_of(transfer)
+    seen = visible_gpus(os.environ) if wanted else ()
+    number = len(seen) if wanted == ALL else min(wanted, len(seen))
+    if number < wanted:  # not every GPU is seen: Jetson's own is in no list
+        log.warning("the stage asks for %d GPUs, this machine shows %d; it sees what there is", wanted, number)
+    at_once = os.environ.get(STAGES_VARIABLE, "1")
+    machine = Machine(default_home(), log.info, look, beside=at_once != "1")
+    with sharing(machine):
+        machine.take(wait=True)
+        with machine.gpus(seen, number) as gpus:
+            yield Grant(0, gpus)
+
+
+def _gpus_of(transfer: Transfer) -> int:
+    stages = read_graph(transfer.root).stages
+    return next((each.resources.get("gpu", 0) for each in stages if each.name == transfer.stage), 0)
 
 
 def worker_home() -> Path:

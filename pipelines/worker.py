@@ -18,6 +18,9 @@ from plumbline.errors import PlumblineError
 ENTRYPOINT = "pipelines.stage_worker.stage"  # a module's path: this package is installed, whatever the folder
 
 
+STAGES_VARIABLE = "PLUMBLINE_STAGES_AT_ONCE"  # tells the stages of a worker how many it may run at once
+
+
 class WorkerError(PlumblineError):
     """This machine cannot work for a server."""
 
@@ -89,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     command = ["worker", "start", "--pool", arguments.pool, "--type", "process"]
     command += ["--name", f"{arguments.name}-{os.getpid()}", "--limit", str(arguments.limit)]
+    os.environ[STAGES_VARIABLE] = str(arguments.limit)
     # In its place: a signal to this process is one to the worker.
     return os.execv(sys.executable, [sys.executable, "-m", "prefect", *command])  # noqa: S606
 

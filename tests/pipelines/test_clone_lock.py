@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines.clone_lock import LOCK, RWLOCK, BusyError, mend, orphans, sole_flow
@@ -104,3 +105,30 @@ def test_what_outlived_a_killed_flow_is_ended_and_what_belongs_to_another_projec
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_an_entry_without_arguments_is_dropped_if_its_process_began_after_it(empty_project):
+    # As `python -m pipelines.flow` makes them: after a restart another process has the number.
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        entry = {"pid": other.pid, "cmd": "/somewhere/pipelines/flow.py"}
+        path = empty_project.root / RWLOCK
+        path.write_text(json.dumps({"write": {"/a": entry}, "read": {"/b": [entry]}}))
+        mend(empty_project.root)
+        assert json.loads(path.read_text()) == {"read": {"/b": [entry]}, "write": {"/a": entry}}
+
+        os.utime(path, (0, psutil.Process(other.pid).create_time() - 60))
+        mend(empty_project.root)
+        assert json.loads(path.read_text()) == {"read": {}, "write": {}}
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_an_entry_of_our_own_number_is_that_of_one_before_us(empty_project):
+    entry = {"pid": os.getpid(), "cmd": " ".join(sys.argv)}
+    path = empty_project.root / RWLOCK
+    for cmd in (entry["cmd"], "/somewhere/pipelines/flow.py"):
+        path.write_text(json.dumps({"read": {"/b": [{**entry, "cmd": cmd}]}}))
+        mend(empty_project.root)
+        assert json.loads(path.read_text())["read"] == {}

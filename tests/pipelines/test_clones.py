@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from git_project import GitProject, output
 
 from pipelines.clones import clean_clone, local_cache
 from pipelines.mirror import CloneError, Mirror
+from pipelines.run_stage import FLOW_ROOT
 
 REPRO = (sys.executable, "-m", "dvc", "repro", "--quiet")
 ROOT = Path(__file__).parent.parent.parent
@@ -143,6 +145,51 @@ def test_a_half_written_lock_and_a_broken_clone_are_made_anew(source, home):
         assert output(place, "git", "status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize("left", ['{"read": {"/a": [{"pi', '{"write": {"OUT": {"pid": PID, "cmd": "dvc repro"}}}'])
+def test_what_a_loss_of_power_leaves_of_dvc_is_put_right(source, home, left):
+    with clean_clone(home, str(source.root), "main") as place:
+        entry = left.replace("OUT", str(place / "out/photos.txt")).replace("PID", str(os.getpid()))
+        (place / ".dvc/tmp").mkdir(exist_ok=True)
+        (place / ".dvc/tmp/rwlock").write_text(entry)
+    with clean_clone(home, str(source.root), "main"):
+        output(place, *REPRO)
+
+
+def test_a_stage_that_has_outlived_its_killed_run_is_ended(source, home):
+    with clean_clone(home, str(source.root), "main") as place:
+        pass
+    environment = {**os.environ, FLOW_ROOT: str(place.resolve())}
+    training = subprocess.Popen(["sleep", "600"], env=environment, start_new_session=True)
+    try:
+        with clean_clone(home, str(source.root), "main"):
+            assert training.wait(0) == -signal.SIGINT
+    finally:
+        training.kill()
+        training.wait()
+
+
+def test_locks_of_a_killed_git_are_removed(source, home):
+    source.git("branch", "topic/x")
+    with clean_clone(home, str(source.root), "main") as place:
+        mirror = place.parent / "mirror.git"
+    for name in ("packed-refs.lock", "config.lock", "refs/heads/main.lock", "refs/heads/topic/x.lock"):
+        for folder in (mirror, place / ".git"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+    for folder in (mirror, place / ".git"):
+        (folder / "objects/info").mkdir(exist_ok=True)
+        (folder / "objects/info/x.lock").touch()
+    source.write({"data/photos.txt": "a\nb\n"})
+    source.git("branch", "--delete", "--force", "topic/x")
+    second = source.commit("second")
+
+    assert Mirror.of(home, str(source.root)).fetched("main") == second
+    with clean_clone(home, str(source.root), source.first) as again:
+        assert again == place
+        assert not [path for path in (place / ".git").rglob("*.lock") if "objects" not in path.parts]
+    assert (mirror / "objects/info/x.lock").exists()
+
+
 def test_clones_share_one_cache(source, home):
     with clean_clone(home, str(source.root), "main") as first:
         output(first, *REPRO)
@@ -240,6 +287,26 @@ def test_old_clones_go_but_none_that_is_in_use(source, home):
             ["mirror.git", place.name],
             [place.name, "mirror.git"],
         )
+
+
+def test_old_clones_go_before_a_new_one_is_made(source, home):
+    with clean_clone(home, str(source.root), "main") as old:
+        pass
+    source.git("rm", "--quiet", "-r", ".dvc")
+    source.commit("cannot be made a clone")
+    with pytest.raises(CloneError, match="no DVC project"), clean_clone(home, str(source.root), "main", keep=1):
+        pass
+    assert not old.exists()
+
+
+def test_the_login_of_this_machine_is_used_for_the_repository_without_it(home, monkeypatch):
+    full = "https://me:secret@127.0.0.1:1/a.git"
+    monkeypatch.setenv("PLUMBLINE_REPOSITORY", full)
+    mirror = Mirror.of(home, "https://127.0.0.1:1/a.git")
+    assert mirror.repository == full
+    assert Mirror.of(home, "https://127.0.0.1:1/b.git").repository == "https://127.0.0.1:1/b.git"
+    monkeypatch.delenv("PLUMBLINE_REPOSITORY")
+    assert Mirror.of(home, "https://127.0.0.1:1/a.git").folder == mirror.folder
 
 
 def test_a_mirror_reads_a_commit(source, home):

@@ -268,7 +268,7 @@ def test_two_runs_are_never_in_one_clone_at_once(served, slow):
     slow.gate.touch()
     assert [served.ended(run)["type"] for run in (first, queued)] == ["COMPLETED"] * 2
     refused = served.ended(waiting)  # its turn came; but this project has no scores to compare
-    assert (refused["type"], "main: has no " in refused["message"]) == ("FAILED", True), refused
+    assert (refused["type"], ": has no " in refused["message"]) == ("FAILED", True), refused
     assert [line.split()[0] for line in slow.ran()] == ["copies", "slow", "counts"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,6 +156,39 @@ def test_ctrl_c_ends_it_and_other_commands_use_it_while_it_runs(deployed, tmp_pa
     assert code == 128 + signal.SIGINT
     assert running_server(home) is None
     assert not (home / SERVER_FILE).exists()
+
+
+@pytest.mark.long
+def test_the_login_in_the_repositorys_url_is_shown_to_nobody_and_used(deployed, tmp_path):
+    asked: list[str] = []
+
+    class Host(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Authorization", ""))
+            self.send_response(404 if asked[-1] else 401)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    host = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
+    threading.Thread(target=host.serve_forever, daemon=True).start()
+    shown = f"http://127.0.0.1:{host.server_port}/team/a.git"
+    url = shown.replace("127.0.0.1", "me:secret@127.0.0.1")
+    served = Served(deployed.root, tmp_path / "site-cache", PLUMBLINE_REPOSITORY=url)
+    try:
+        served.start()
+        assert served.deployment("retrain")["parameters"]["repository"] == shown
+        run = served.run("retrain")
+        assert f"{shown}: this repository cannot be fetched" in served.ended(run)["message"]
+        assert f"Basic {base64.b64encode(b'me:secret').decode()}" in asked
+        assert "secret" not in str(served.ask("GET", f"/flow_runs/{run}"))
+        assert f"prefect.yaml deployed, for {shown}\n" in served.said()
+        assert "secret" not in (deployed.root / ".prefect/deployed.json").read_text()
+    finally:
+        served.end()
+        host.shutdown()
 
 
 @pytest.fixture
