@@ -18,6 +18,7 @@ from enum import Enum
 from pathlib import Path
 
 from pipelines.dvc_command import LIFELINE
+from pipelines.mirror import REPOSITORY_VARIABLE
 from pipelines.process_group import end_group
 from plumbline.errors import PlumblineError
 
@@ -147,9 +148,13 @@ def lifeline_of_this_process() -> int:
 
 
 def stage_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a stage: ``python`` is this interpreter, and lines are not held back in a buffer."""
+    """Return the environment of a stage: ``python`` is this interpreter, and lines are not held back in a buffer.
+
+    Where code is fetched from is not in it: the URL may hold a login, and a stage is whatever a pull request makes it.
+    """
     here = os.fspath(Path(sys.executable).parent)
     path = os.pathsep.join(part for part in (here, base.get("PATH", "")) if part)
+    base = {name: value for name, value in base.items() if name != REPOSITORY_VARIABLE}
     return {**base, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
 
 

@@ -63,6 +63,17 @@ def test_dvcs_advice_is_no_output_of_a_stage(empty_project):
     assert [line for line in lines[2:] if "lock file 'dvc.lock'" not in line] == []
 
 
+def test_a_stage_does_not_see_the_login_of_the_repository(empty_project, monkeypatch):
+    monkeypatch.setenv("PLUMBLINE_REPOSITORY", "https://me:secret@example.com/a.git")
+    empty_project.write(dvc_yaml="stages: {a: {cmd: env}}")
+    lines: list[str] = []
+
+    run_stage(empty_project.root, "a", lines.append)
+
+    assert any(line.startswith("PATH=") for line in lines)
+    assert not any("secret" in line for line in lines)
+
+
 def test_a_stage_that_speaks_of_another_is_not_cached(empty_project):
     empty_project.write(dvc_yaml="""stages: {a: {cmd: "echo \\"Stage 'b' didn't change, skipping\\""}}""")
 
