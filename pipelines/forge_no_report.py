@@ -12,6 +12,7 @@ from pipelines.forge_post import OtherBaseError, Posted, put_comment, set_status
 from pipelines.forge_report import MOST_DESCRIPTION
 from plumbline.errors import PlumblineError
 from plumbline.review.comment import MARKER, escape
+from plumbline.review.wording import cut
 
 UNREADABLE = "The run left no report that can be read"
 FROM_FORK = "⚠️ FROM A FORK: the reason comes from a run of the fork's own code."
@@ -67,7 +68,7 @@ def post_no_report(connection: Connection, pull: Pull, why: str, status_url: str
     except ForgeError as error:
         faults.append(error)
     try:
-        set_status(connection, pull, Status("error", _cut(one_line(why)), status_url or posted.url))
+        set_status(connection, pull, Status("error", cut(one_line(why), MOST_DESCRIPTION), status_url or posted.url))
     except ForgeError as error:
         faults.append(error)
     if faults:
@@ -80,7 +81,3 @@ def tell_no_report(connection: Connection, pull: Pull, error: Exception, status_
     why = str(error) if isinstance(error, OtherBaseError) else UNREADABLE
     with suppress(PlumblineError):
         post_no_report(connection, pull, why, status_url, creates=False)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_DESCRIPTION else text[: MOST_DESCRIPTION - 4] + " ..."

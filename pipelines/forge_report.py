@@ -16,6 +16,7 @@ from plumbline.files import write_text
 from plumbline.review.comment import PICTURES, comment, headline
 from plumbline.review.gates import gates_in_force, judge_gates
 from plumbline.review.review import REVIEW, GateResult, Review, read_review
+from plumbline.review.wording import cut
 
 COMMENT = "comment.md"
 MOST_DESCRIPTION = 140  # characters of a status on GitHub; GitLab takes 255
@@ -109,7 +110,7 @@ def judged(report: Report, gates: Mapping[str, Any], whose: str) -> Report:
     except PlumblineError as error:
         fault = GateResult(name="gates", rule=whose[:200], passed=False, why=str(error)[:1000])
         review = review.model_copy(update={"gates": (fault,), "notes": notes})
-        said = _cut(f"The gates cannot be judged: {one_line(str(error))}")
+        said = cut(f"The gates cannot be judged: {one_line(str(error))}", MOST_DESCRIPTION)
         return replace(report, review=review, state="error", description=said)
     told = _as_told(review.model_copy(update={"gates": results, "notes": notes}))
     return replace(told, pictures=report.pictures, notes=report.notes)
@@ -125,8 +126,4 @@ def _as_told(review: Review) -> Report:
     # A gate's name is whatever params.yaml of a pull request calls it.
     said = one_line(headline(review))
     changes = "" if review.head.is_clean else "; with changes that are not committed"
-    return Report(review, {}, STATES[review.state], _cut(said, MOST_DESCRIPTION - len(changes)) + changes)
-
-
-def _cut(text: str, most: int = MOST_DESCRIPTION) -> str:
-    return text if len(text) <= most else text[: most - 4] + " ..."
+    return Report(review, {}, STATES[review.state], cut(said, MOST_DESCRIPTION - len(changes)) + changes)

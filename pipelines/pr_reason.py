@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines.forge_lines import one_line
 from plumbline.files import replacing, write_text
 from plumbline.review.review import REVIEW
+from plumbline.review.wording import cut
 
 REASON = "error.txt"
 MOST_CHARACTERS = 500
@@ -40,5 +41,4 @@ def read_reason(folder: Path) -> str | None:
 
 
 def _shown(text: str) -> str:
-    text = one_line(text)
-    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 4] + " ..."
+    return cut(one_line(text), MOST_CHARACTERS)

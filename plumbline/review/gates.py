@@ -36,7 +36,7 @@ from typing import Any
 from plumbline.errors import ParamsError
 from plumbline.review.changes import Change, Verdict
 from plumbline.review.review import GateResult
-from plumbline.review.wording import difference_text, number_text
+from plumbline.review.wording import cut, difference_text, number_text
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
@@ -46,6 +46,7 @@ _RULE = re.compile(
     r"\s*(?P<percent>%)?(?:\s+and\s+(?P<significant>significant))?"
 )
 _EXPECTED = "`map50_95 >= 0.6`, `map50_95 drop <= 0.01 and significant` or `*-int8.latency_ms_p50 rise <= 20 %`"
+_MOST_WHY = 1000  # characters of a reason
 _MOST_TOLD = 3  # rows in the reason of one gate
 _ROUNDING = 1e-9  # 0.80 - 0.79 is 0.010000000000000009
 _UNJUDGED = {
@@ -151,7 +152,7 @@ def _judge(gate: Gate, changes: Sequence[Change]) -> GateResult:
     said = [(row, _fault(gate, row)) for row in rows]
     faults = [text for _, text in said if text]
     if faults:
-        return GateResult(name=gate.name, rule=gate.rule, passed=False, why=_cut(_first(faults)))
+        return GateResult(name=gate.name, rule=gate.rule, passed=False, why=cut(_first(faults), _MOST_WHY))
     judged = [row for row in rows if _is_judged(gate, row)]
     why = _closest(gate, judged) if judged else ""
     if len(judged) < len(rows):
@@ -160,17 +161,17 @@ def _judge(gate: Gate, changes: Sequence[Change]) -> GateResult:
         count = f"{len(rows) - len(judged)} of {len(rows)}"
         why = f"not judged, as {_UNJUDGED[other.verdict]}{how}: {count}; {why}"
     return GateResult(
-        name=gate.name, rule=gate.rule, passed=True, judged=len(judged) == len(rows), why=_cut(why.removesuffix("; "))
+        name=gate.name,
+        rule=gate.rule,
+        passed=True,
+        judged=len(judged) == len(rows),
+        why=cut(why.removesuffix("; "), _MOST_WHY),
     )
 
 
 def _first(faults: Sequence[str]) -> str:
     more = f"; and {len(faults) - _MOST_TOLD} more" if len(faults) > _MOST_TOLD else ""
     return "; ".join(faults[:_MOST_TOLD]) + more
-
-
-def _cut(text: str, most: int = 1000) -> str:
-    return text if len(text) <= most else text[: most - 4] + " ..."
 
 
 def _is_meant(gate: Gate, row: Change) -> bool:

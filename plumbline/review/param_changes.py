@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from plumbline.review.changes import Change, Verdict
+from plumbline.review.wording import cut
 
 _MOST = 200  # characters of a value
 
@@ -37,5 +38,4 @@ def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 
 
 def _text(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= _MOST else text[: _MOST - 4] + " ..."
+    return cut(str(value), _MOST)

@@ -55,3 +55,12 @@ def tally(rows: Sequence[Change]) -> str:
     """
     counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in Verdict}
     return ", ".join(f"{count:,} {verdict.value}" for verdict, count in counts.items() if count)
+
+
+def cut(text: str, most: int) -> str:
+    """Shorten a text to so many characters, and show that it was.
+
+    >>> cut("a long text", 10), cut("short", 10)
+    ('a long ...', 'short')
+    """
+    return text if len(text) <= most else text[: most - 4] + " ..."
